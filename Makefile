@@ -1,0 +1,65 @@
+# Every target does its own set-up: a Python from 3.11 on, pip and make are all a machine needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+BUILD_INPUTS := pyproject.toml constraints.txt proto/build_hook.py $(wildcard proto/santacoder/*/v1/*.proto)
+LINTED := proto/build_hook.py client router shard models benchmarks tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check proto bench clean wheel-test stage demo-train demo-evaluate
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or later is needed; got $$($(PYTHON) --version). Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) -e '.[serve]'
+	@touch $@
+
+$(VENV)/.dev: $(BUILD_INPUTS) | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.serve
+
+demo: $(VENV)/.serve ## Serve the demo checkpoint, complete and infill with it, stop
+	$(BIN)/python models/demo/demo.py
+
+serve: $(VENV)/.serve ## Serve the demo checkpoint until Ctrl-C (MODEL=..., ARGS="--tp 2" for others)
+	$(BIN)/santacoder-serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+test: $(VENV)/.dev ## Run every test that needs no GPU
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/architecture
+
+proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/build_hook.py
+
+bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
+	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")
+	tests/wheel_test.sh "$(CURDIR)/$(BIN)/python" $(or $(strip $(PYTHONS)),$(PYTHON))
+
+stage: ## Put what a GPU machine needs beside the checkout into .stage
+	mkdir -p .stage
+	$(PYTHON) models/demo/corpus.py --archive .stage/stdlib.tar.gz
+
+demo-train: ## Train the demo checkpoint (needs a GPU, torch, transformers)
+	$(PYTHON) models/demo/train.py --output models/demo/checkpoint $(ARGS)
+
+demo-evaluate: $(VENV)/.dev ## Measure the demo checkpoint on its held-out files
+	$(BIN)/python models/demo/evaluate.py $(ARGS)
+
+clean: ## Remove everything that was built
+	rm -rf $(VENV) .stage build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find proto \( -name '*_pb2*.py' -o -name '*_pb2*.pyi' \) -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

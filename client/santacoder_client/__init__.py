@@ -1,0 +1,80 @@
+"""SDK for a SantaCoder server: completion and fill-in-the-middle over gRPC. The public names."""
+
+from santacoder_client._async_session import AsyncSession
+from santacoder_client._options import CompletionOptions
+from santacoder_client._session import Session
+from santacoder_client._stream import AsyncCompletionStream, CompletionStream
+from santacoder_client.async_client import AsyncClient
+from santacoder_client.client import Client
+from santacoder_client.errors import (
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidRequest,
+    Overloaded,
+    SantaCoderError,
+    ServerError,
+    Unavailable,
+    Violation,
+)
+from santacoder_client.types import (
+    Accepted,
+    Choice,
+    Completion,
+    FimOrder,
+    FinishReason,
+    Limits,
+    ModelInfo,
+    Output,
+    Piece,
+    PositionLogprobs,
+    Priority,
+    Prompt,
+    Sampling,
+    SpecialToken,
+    Stopping,
+    Timings,
+    TokenLogprob,
+    TruncatePolicy,
+    Usage,
+)
+
+__all__ = [
+    "Accepted",
+    "AlreadyExists",
+    "AsyncClient",
+    "AsyncCompletionStream",
+    "AsyncSession",
+    "Cancelled",
+    "Choice",
+    "Client",
+    "Completion",
+    "CompletionOptions",
+    "CompletionStream",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FimOrder",
+    "FinishReason",
+    "InvalidRequest",
+    "Limits",
+    "ModelInfo",
+    "Output",
+    "Overloaded",
+    "Piece",
+    "PositionLogprobs",
+    "Priority",
+    "Prompt",
+    "Sampling",
+    "SantaCoderError",
+    "ServerError",
+    "Session",
+    "SpecialToken",
+    "Stopping",
+    "Timings",
+    "TokenLogprob",
+    "TruncatePolicy",
+    "Unavailable",
+    "Usage",
+    "Violation",
+]

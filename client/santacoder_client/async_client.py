@@ -1,0 +1,134 @@
+"""The client for event loops: the verbs of `client.py`, awaited; knows as little of messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self, Unpack
+
+from santacoder.inference.v1 import inference_pb2 as pb
+from santacoder_client import _codec
+from santacoder_client._async_session import AsyncSession
+from santacoder_client._channel import (
+    DEFAULT_TARGET,
+    READY_POLL_SECONDS,
+    SERVING,
+    AsyncConnection,
+    not_ready,
+)
+from santacoder_client._options import CompletionOptions
+from santacoder_client._stream import AsyncCompletionStream, read
+from santacoder_client.errors import DeadlineExceeded, Unavailable, async_rpc_errors
+from santacoder_client.types import Completion, Infill, ModelInfo, Priority, Prompt
+
+
+class AsyncClient:
+    """One server, awaited. A client belongs to the event loop that uses it first.
+
+    Verbs, options and errors are `Client`'s. Cancelling a task cancels its request.
+
+    Example:
+        >>> async with AsyncClient("127.0.0.1:50051") as client:
+        ...     done = await client.complete("def fib(n):", max_new_tokens=64)
+        ...     async for piece in client.stream("def fib(n):", max_new_tokens=64):
+        ...         print(piece.text, end="", flush=True)
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET) -> None:
+        """`target` is HOST:PORT, or unix:PATH. Nothing is sent yet."""
+        self._connection = AsyncConnection(target)
+
+    async def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
+        """Continues a prompt. See `Client.complete`."""
+        return await self._complete(prompt, options)
+
+    def stream(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> AsyncCompletionStream:
+        """Continues a prompt, in pieces as they come: `async for`. See `Client.stream`."""
+        return self._stream(prompt, options)
+
+    async def infill(
+        self, prefix: str, suffix: str, **options: Unpack[CompletionOptions]
+    ) -> Completion:
+        """Fills in the middle. See `Client.infill`."""
+        return await self._complete(Infill(prefix, suffix), options)
+
+    def stream_infill(
+        self, prefix: str, suffix: str, **options: Unpack[CompletionOptions]
+    ) -> AsyncCompletionStream:
+        """Fills in the middle, in pieces as they come: `async for`."""
+        return self._stream(Infill(prefix, suffix), options)
+
+    def session(
+        self, *, priority: Priority | str | None = None, cache_salt: str | bytes | None = None
+    ) -> AsyncSession:
+        """Opens an editor's session: `async with`. See `Client.session`."""
+        opening = _codec.encode_session_open({"priority": priority, "cache_salt": cache_salt})
+        return AsyncSession(self._connection.stubs(), opening)
+
+    async def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
+        """The text's ids, none added. What looks like a special token stays text."""
+        request = _codec.encode_tokenize(text)
+        seconds = _codec.check_timeout(timeout)
+        with async_rpc_errors():
+            response = await self._connection.stubs().tokenizer.Tokenize(request, timeout=seconds)
+        return list(response.token_ids)
+
+    async def detokenize(self, token_ids: Sequence[int], *, timeout: float | None = None) -> str:
+        """The ids' text; bytes that are no whole character show as U+FFFD."""
+        request = _codec.encode_detokenize(token_ids)
+        seconds = _codec.check_timeout(timeout)
+        with async_rpc_errors():
+            response = await self._connection.stubs().tokenizer.Detokenize(request, timeout=seconds)
+        return response.text
+
+    async def model(self, *, timeout: float | None = None) -> ModelInfo:
+        """What is served: geometry, limits, defaults, capabilities."""
+        seconds = _codec.check_timeout(timeout)
+        with async_rpc_errors():
+            response = await self._connection.stubs().model.GetModel(
+                pb.GetModelRequest(), timeout=seconds
+            )
+        return _codec.decode_model(response)
+
+    async def wait_ready(self, timeout: float = 60.0) -> None:
+        """Waits until the server says that it serves; Unavailable after `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        health = self._connection.stubs().health
+        while (left := deadline - loop.time()) > 0:
+            with suppress(Unavailable, DeadlineExceeded), async_rpc_errors():
+                if await health(b"", timeout=left, wait_for_ready=True) == SERVING:
+                    return
+            await asyncio.sleep(READY_POLL_SECONDS)
+        raise not_ready(timeout)
+
+    async def close(self) -> None:
+        """Cancels what is running. May be called again."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def _complete(self, prompt: Prompt | Infill, options: CompletionOptions) -> Completion:
+        completion, timeout_seconds = _codec.encode_call(prompt, options)
+        request = pb.CompleteRequest(completion=completion)
+        with async_rpc_errors():
+            response = await self._connection.stubs().completion.Complete(
+                request, timeout=timeout_seconds
+            )
+        return _codec.decode_completion(response)
+
+    def _stream(self, prompt: Prompt | Infill, options: CompletionOptions) -> AsyncCompletionStream:
+        completion, timeout_seconds = _codec.encode_call(prompt, options)
+        request = pb.StreamCompleteRequest(completion=completion)
+        call = self._connection.stubs().completion.StreamComplete(request, timeout=timeout_seconds)
+
+        async def receive() -> pb.CompletionEvent | None:
+            response = await read(call, pb.StreamCompleteResponse)
+            return response.event if response is not None else None
+
+        return AsyncCompletionStream(receive, call.cancel)

@@ -1,0 +1,106 @@
+"""`santacoder-router`: arguments and signals in, one ready line and an exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import structlog
+
+from santacoder_router.config import RouterConfig, parse_arguments
+from santacoder_router.faults import Log
+from santacoder_router.group_lives import GroupUnreachable
+from santacoder_router.handshake import GroupRefused
+from santacoder_router.router import Ending, Router
+from santacoder_router.server import PortTaken
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_PORT = 4
+EXIT_INTERNAL = 70
+EXIT_SIGNAL = 128
+
+
+def main() -> None:
+    """The command."""
+    config = parse_arguments(sys.argv[1:])
+    log = make_log(config.log_level)
+    sys.exit(asyncio.run(run(config, log)))
+
+
+async def run(config: RouterConfig, log: Log) -> int:
+    """Runs a router to its end; gives the exit code."""
+    log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
+    router = Router(config, announce, log)
+    listen_for_signals(router)
+    try:
+        await router.start()
+        ending = await router.run()
+    except PortTaken as error:
+        return fail(EXIT_PORT, str(error))
+    except GroupRefused as error:
+        return fail(EXIT_CONFIG, f"--shards: {error}")
+    except GroupUnreachable as error:
+        return fail(EXIT_FAILED, f"--shards: {error}")
+    finally:
+        await router.close()
+    return EXIT_OK if ending is Ending.DRAINED else EXIT_INTERNAL
+
+
+def announce(address: str, metrics_address: str) -> None:
+    """The one line on standard output."""
+    sys.stdout.write(f"ready grpc={address} metrics={metrics_address}\n")
+    sys.stdout.flush()
+
+
+def fail(exit_code: int, message: str) -> int:
+    """One line on standard error."""
+    sys.stderr.write(f"error: {message}\n")
+    return exit_code
+
+
+def listen_for_signals(router: Router) -> None:
+    """SIGTERM and SIGINT drain, and at the second time exit; SIGUSR1 says the group is gone."""
+    loop = asyncio.get_running_loop()
+    stopping: list[signal.Signals] = []
+
+    def stop(received: signal.Signals) -> None:
+        if stopping:
+            exit_at_once(received)
+        stopping.append(received)
+        router.drain()
+
+    for received in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(received, stop, received)
+    loop.add_signal_handler(signal.SIGUSR1, router.lose_group)
+
+
+def exit_at_once(received: signal.Signals) -> NoReturn:
+    """Ends the process without asking anyone; nothing of it outlives it."""
+    sys.stderr.flush()
+    os._exit(EXIT_SIGNAL + received)
+
+
+def make_log(level: str) -> Log:
+    """A logger of lines on standard error."""
+    log: Log = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=("timestamp", "level", "event")),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        cache_logger_on_first_use=False,
+    )
+    return log
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The router's settings: read once from the command line, checked, frozen. No environment.
+
+What belongs to the model or the shards is not here: they describe themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MOST_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """Settings of one router process."""
+
+    shard_addresses: tuple[str, ...]
+    """gRPC targets of all ranks, in order of rank."""
+    host: str
+    """Address to listen on."""
+    port: int
+    """Port to listen on; 0 takes a free one."""
+    metrics_port: int
+    """Port of the metrics on 127.0.0.1; 0 takes a free one."""
+    drain_seconds: float
+    """How long running requests may go on after SIGTERM."""
+    start_seconds: float
+    """How long the first shard group may take to come up."""
+    recovery_seconds: float
+    """How long requests wait for the next shard group."""
+    stall_seconds: float
+    """Plans in flight for so long without a finished step make the health NOT_SERVING."""
+    log_level: str
+    """Least level that is logged."""
+
+
+def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
+    """Settings from arguments; on a wrong one prints a line and exits with 2, as argparse does."""
+    values = _parser().parse_args(arguments)
+    return RouterConfig(
+        shard_addresses=values.shards,
+        host=values.host,
+        port=values.port,
+        metrics_port=values.metrics_port,
+        drain_seconds=values.drain_seconds,
+        start_seconds=values.start_seconds,
+        recovery_seconds=values.recovery_seconds,
+        stall_seconds=values.stall_seconds,
+        log_level=values.log_level,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line in the project's form."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Exits with 2."""
+        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="santacoder-router",
+        description="Batches requests and drives a group of shards.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--shards",
+        type=_addresses,
+        required=True,
+        metavar="ADDR,ADDR",
+        help="HOST:PORT or unix:PATH of every rank, in order",
+    )
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=_port, default=50051, help="port; 0 takes a free one (%(default)s)")
+    add("--metrics-port", type=_port, default=0, help="port on 127.0.0.1 (%(default)s: a free one)")
+    for name, default, meaning in (
+        ("--drain-seconds", 30.0, "time that running requests get after SIGTERM"),
+        ("--start-seconds", 600.0, "time that the shards get to come up"),
+        ("--recovery-seconds", 60.0, "time that dead shards get to come back"),
+        ("--stall-seconds", 20.0, "time without a finished step that counts as not serving"),
+    ):
+        add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
+    add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    return parser
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    addresses = tuple(text.split(","))
+    if not all(addresses):
+        raise argparse.ArgumentTypeError(f"an address is empty; got {text!r}")
+    if len(set(addresses)) != len(addresses):
+        raise argparse.ArgumentTypeError(f"an address is there twice; got {text!r}")
+    return addresses
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed 0..65535")
+    return port
+
+
+def _seconds(least: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not least <= seconds <= MOST_SECONDS:
+            allowed = f"{least:g}..{MOST_SECONDS:g} s"
+            raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed {allowed}")
+        return seconds
+
+    return read

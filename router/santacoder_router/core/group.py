@@ -1,0 +1,105 @@
+"""What the router holds of a shard group's life: blocks, slots, residencies and plans in flight.
+
+All of it ends with the group, and a new one begins with a new `GroupState`. Makes no decisions.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from santacoder_router.core.blocks import BlockPool
+from santacoder_router.core.plan import Retire
+from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.settings import SchedulerConfig
+
+
+class PlannedRow(NamedTuple):
+    """A row as it was planned: how many tokens of whom, and whether the last is sampled."""
+
+    residency: Residency
+    token_count: int
+    is_sampled: bool
+
+
+@dataclass(slots=True)
+class PlanInFlight:
+    """A plan sent and not yet answered in full."""
+
+    number: int
+    rows: list[PlannedRow]
+    num_steps: int
+    # Every row is one token that samples: what it takes measures a decode step.
+    is_decode: bool
+    steps_done: int = 0
+
+
+class GroupState:
+    """The router's side of one life of a shard group."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.block_size = config.block_size
+        self.pool = BlockPool(config.block_count)
+        # In order: the first is the last to be preempted.
+        self.running: list[Residency] = []
+        # Residencies that ended since the last plan.
+        self.retires: list[Retire] = []
+        self.in_flight: deque[PlanInFlight] = deque()
+        self.next_plan_number = 1
+        self._free_slots = list(range(config.sequence_limit - 1, -1, -1))
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether another sequence may be admitted."""
+        return bool(self._free_slots)
+
+    def enter(self, sequence: Sequence, blocks: list[int], computed_length: int) -> Residency:
+        """Gives a sequence a slot, and for its own the `blocks` that its known tokens need."""
+        sequence.generation += 1
+        residency = Residency(
+            sequence=sequence,
+            generation=sequence.generation,
+            slot=self._free_slots.pop(),
+            admitted_length=sequence.token_count,
+            blocks=blocks,
+            planned_computed=computed_length,
+        )
+        sequence.residency = residency
+        sequence.is_restored = False
+        insort(self.running, residency, key=_order)
+        return residency
+
+    def missing_blocks(self, residency: Residency, num_tokens: int) -> int:
+        """Blocks a residency lacks to run `num_tokens` past what is planned."""
+        needed = -(-(residency.planned_computed + num_tokens) // self.block_size)
+        return max(0, needed - len(residency.blocks))
+
+    def register_blocks(self, residency: Residency, written_count: int) -> None:
+        """Lets the blocks that the first `written_count` tokens fill be found in the prefix cache.
+
+        The tokens' ids must be known, and plans sent or about to be sent must write their K and V.
+        """
+        full_count = written_count // self.block_size
+        for index in range(residency.registered_count, full_count):
+            prefix = residency.sequence.prefix(index + 1, self.block_size)
+            self.pool.register(prefix, residency.blocks[index])
+        residency.registered_count = max(full_count, residency.registered_count)
+
+    def leave(self, residency: Residency) -> None:
+        """Takes slot and blocks back at once; the next plan says so to the shards.
+
+        Plans in flight may still write the blocks. That is harmless: the shards work in order, so
+        whatever the next owner writes comes later, and nothing is cached before it is written.
+        """
+        residency.is_live = False
+        residency.sequence.residency = None
+        self.running.remove(residency)
+        self.pool.release(residency.blocks)
+        self._free_slots.append(residency.slot)
+        self.retires.append(Retire(residency.sequence.request.request_id, residency.generation))
+
+
+def _order(residency: Residency) -> tuple[float, int]:
+    return residency.sequence.order

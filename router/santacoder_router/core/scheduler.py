@@ -1,0 +1,233 @@
+"""Continuous batching as a pure state machine: who runs, for how many tokens, in which blocks.
+
+Has no clock, no randomness and no I/O: times and identities are arguments, plans and events are
+results. Knows no text, no wire and no tensors.
+"""
+
+from __future__ import annotations
+
+from santacoder_router.core.group import GroupState, PlanInFlight, PlannedRow
+from santacoder_router.core.lease import StepTime
+from santacoder_router.core.plan import (
+    Event,
+    Finished,
+    FinishReason,
+    Request,
+    RowResult,
+    RowState,
+    Started,
+    StepPlan,
+    StepResult,
+    Tokens,
+)
+from santacoder_router.core.planner import draft_step, extend_to_lease
+from santacoder_router.core.policy import Rank, aged_priority
+from santacoder_router.core.prefix import root_prefix
+from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.settings import SchedulerConfig, SchedulerStats
+from santacoder_router.core.timers import Timers
+from santacoder_router.core.waiting import WaitingQueue
+
+__all__ = ["Scheduler", "SchedulerConfig", "SchedulerStats"]
+
+_ENDS = {
+    RowState.END_OF_TEXT: FinishReason.END_OF_TEXT,
+    RowState.STOP_ID: FinishReason.STOP_ID,
+    RowState.LENGTH: FinishReason.LENGTH,
+    RowState.NON_FINITE: FinishReason.NON_FINITE,
+    # The shard says the row had ended; had we been told of that end, the row would not be live.
+    RowState.MASKED: FinishReason.FAILED,
+}
+_MATCHES = (RowState.END_OF_TEXT, RowState.STOP_ID)
+
+
+class Scheduler:
+    """All requests of a router and the plans for its shard group.
+
+    Call `plan` after every `add`, `cancel`, `apply` and `reset`, and at `next_deadline`, until it
+    returns no plan. Sequence numbers in plans are the request ids.
+    """
+
+    def __init__(
+        self, config: SchedulerConfig, cache_seed: bytes, rank: Rank | None = None
+    ) -> None:
+        self._config = config
+        self._cache_seed = cache_seed
+        self._rank = rank or aged_priority(config.aging_seconds)
+        self._live: dict[int, Sequence] = {}
+        self._waiting = WaitingQueue()
+        self._timers = Timers()
+        self._group = GroupState(config)
+        self._step_time = StepTime()
+        self._arrival_count = 0
+        self._preemption_count = 0
+        self._admitted_token_count = 0
+        self._cached_token_count = 0
+
+    @property
+    def max_request_tokens(self) -> int:
+        """Most tokens, prompt and new ones together, of a request that can ever run."""
+        return self._config.max_request_tokens
+
+    @property
+    def queued_request_count(self) -> int:
+        """Sequences without a slot."""
+        return len(self._waiting)
+
+    @property
+    def queued_token_count(self) -> int:
+        """Tokens of the sequences without a slot."""
+        return self._waiting.token_count
+
+    @property
+    def stats(self) -> SchedulerStats:
+        """The scheduler at this moment."""
+        pool = self._group.pool
+        return SchedulerStats(
+            queued_request_count=len(self._waiting),
+            queued_token_count=self._waiting.token_count,
+            running_request_count=len(self._group.running),
+            plans_in_flight=len(self._group.in_flight),
+            free_block_count=pool.free_count,
+            cached_block_count=pool.cached_count,
+            held_block_count=pool.held_count,
+            total_block_count=pool.total_count,
+            preemption_count=self._preemption_count,
+            admitted_token_count=self._admitted_token_count,
+            cached_token_count=self._cached_token_count,
+        )
+
+    def add(self, request: Request, now: float) -> None:
+        """Queues a request. Its id is positive and was never used; its size has been checked.
+
+        Raises ValueError for a request that could never run, rather than block the queue with it.
+        """
+        token_count = len(request.prompt_ids) + request.max_new_tokens
+        if not request.prompt_ids or request.max_new_tokens < 1:
+            raise ValueError("request: needs a prompt and room for one new token")
+        if token_count > self.max_request_tokens:
+            limit = self.max_request_tokens
+            raise ValueError(f"request: too many tokens; got {token_count}; allowed 2 to {limit}")
+        self._arrival_count += 1
+        order = (self._rank(request, now), self._arrival_count)
+        sequence = Sequence(request, order, [root_prefix(self._cache_seed, request.cache_key)])
+        self._live[request.request_id] = sequence
+        self._waiting.add(sequence)
+        self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))
+
+    def cancel(
+        self, request_id: int, now: float, reason: FinishReason = FinishReason.CANCELLED
+    ) -> list[Event]:
+        """Ends a request at once: no later plan has it, and its blocks are free. Idempotent."""
+        sequence = self._live.get(request_id)
+        return [] if sequence is None else [self._finish(sequence, reason)]
+
+    def plan(self, now: float) -> tuple[StepPlan | None, list[Event]]:
+        """The next plan to send, unless nothing is to be run or enough plans are in flight."""
+        events: list[Event] = []
+        while (due := self._timers.pop_due(now)) is not None:
+            events.append(self._finish(*due))
+        group = self._group
+        if len(group.in_flight) >= self._config.plans_in_flight:
+            return None, events
+        draft = draft_step(self._config, group, self._waiting)
+        self._preemption_count += len(draft.preempted)
+        for admitted in draft.admits:
+            self._admitted_token_count += len(admitted.token_ids)
+            self._cached_token_count += admitted.computed_length
+        for sequence, cached_token_count in draft.started:
+            events.append(Started(sequence.request.request_id, cached_token_count))
+        if not draft.rows and not group.retires:
+            return None, events
+        num_steps = extend_to_lease(draft, self._config, group, self._step_time)
+        return draft.send(group, num_steps), events
+
+    def apply(self, result: StepResult, now: float) -> list[Event]:
+        """What a result brings. One that is not the next expected changes nothing."""
+        in_flight = self._group.in_flight
+        if not in_flight or not _is_expected(result, in_flight[0]):
+            return []
+        plan = in_flight[0]
+        plan.steps_done += result.steps_run
+        steps = result.steps_run
+        if result.final:
+            # A lease that was cut short: its other steps bring nothing.
+            steps += plan.num_steps - plan.steps_done
+            in_flight.popleft()
+        if plan.is_decode and plan.rows and result.steps_run > 0:
+            self._step_time.observe(result.device_seconds, result.steps_run)
+        events: list[Event] = []
+        for planned, row in zip(plan.rows, result.rows, strict=True):
+            if planned.residency.is_live:
+                self._apply_row(planned, row, steps, events)
+            if row.state is RowState.NON_FINITE:
+                self._forget_prefixes(planned.residency.sequence)
+        return events
+
+    def reset(self, now: float) -> list[Event]:
+        """A new shard group, which knows nothing: running requests go to the queue's head."""
+        running = self._group.running
+        self._group = GroupState(self._config)
+        self._step_time = StepTime()
+        for residency in running:
+            residency.is_live = False
+            residency.sequence.residency = None
+            residency.sequence.is_restored = True
+            self._waiting.add(residency.sequence)
+        return []
+
+    def next_deadline(self) -> float | None:
+        """When `plan` has to be called even if nothing else happens."""
+        return self._timers.next_time()
+
+    def _apply_row(
+        self, planned: PlannedRow, row: RowResult, steps: int, events: list[Event]
+    ) -> None:
+        residency, token_count, is_sampled = planned
+        sequence = residency.sequence
+        token_ids = row.token_ids
+        if is_sampled:
+            residency.pending_samples -= steps
+            # Steps without an id have not run: blocks or time ran out. They are planned again.
+            residency.planned_computed -= (steps - len(token_ids)) * token_count
+        matched_id = None
+        if token_ids:
+            if row.state in _MATCHES:
+                matched_id, token_ids = token_ids[-1], token_ids[:-1]
+            if token_ids:
+                sequence.output_ids += token_ids
+                request_id = sequence.request.request_id
+                events.append(Tokens(request_id, token_ids, row.logprobs[: len(token_ids)]))
+            self._register_output(residency, matched_id is not None)
+        if row.state in _ENDS:
+            events.append(self._finish(sequence, _ENDS[row.state], matched_id))
+
+    def _register_output(self, residency: Residency, is_matched: bool) -> None:
+        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
+        written_count = residency.sequence.token_count - (0 if is_matched else 1)
+        if written_count // self._group.block_size > residency.registered_count:
+            self._group.register_blocks(residency, written_count)
+
+    def _forget_prefixes(self, sequence: Sequence) -> None:
+        # Whether or not the sequence still lives: what it has cached is not to be read by others.
+        for prefix in sequence.prefixes:
+            self._group.pool.forget(prefix)
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, matched_id: int | None = None
+    ) -> Finished:
+        sequence.is_ended = True
+        del self._live[sequence.request.request_id]
+        if sequence.residency is None:
+            self._waiting.remove(sequence)
+        else:
+            self._group.leave(sequence.residency)
+        return Finished(sequence.request.request_id, reason, matched_id)
+
+
+def _is_expected(result: StepResult, plan: PlanInFlight) -> bool:
+    return (
+        result.plan_number == plan.number
+        and result.first_step == plan.steps_done
+        and len(result.rows) == len(plan.rows)
+    )

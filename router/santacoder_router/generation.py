@@ -1,0 +1,223 @@
+"""A running request: its choices' events from the scheduler in, events of the wire out.
+
+Finds stop strings, counts and times. Knows no gRPC and no scheduling: it cancels by a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf import duration_pb2
+
+from santacoder.inference.v1 import inference_pb2
+from santacoder_router.choice import Choice
+from santacoder_router.core import plan
+from santacoder_router.errors import DeadlineExceeded, Overloaded, Reason, RouterError
+from santacoder_router.faults import Log, internal_error
+from santacoder_router.metrics import Metrics
+from santacoder_router.pending import PendingDelta
+from santacoder_router.resolution import ResolvedRequest, accepted_message
+from santacoder_router.text.detokenizer import ChoiceText
+from santacoder_router.text.stop_strings import StopStrings
+from santacoder_router.text.tokenizer import Tokenizer
+
+QUEUE_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a generation uses of the router."""
+
+    tokenizer: Tokenizer
+    model_revision: str
+    cancel: Callable[[int], None]
+    """Ends a sequence in the scheduler."""
+    clock: Callable[[], float]
+    metrics: Metrics
+    log: Log
+
+
+class Generation:
+    """All choices of one request. `arrival` is a time of the surroundings' clock, in seconds.
+
+    Choice n is the sequence `sequences[n]` of the scheduler and reads its events as `choices[n]`.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedRequest,
+        sequences: range,
+        arrival: float,
+        surroundings: Surroundings,
+    ) -> None:
+        self._resolved = resolved
+        self._arrival = arrival
+        self._surroundings = surroundings
+        stop = StopStrings(resolved.valid.stop)
+        tokenizer = surroundings.tokenizer
+        echo = tokenizer.echo(resolved.valid.prompt) if resolved.valid.echo else ""
+        self.choices = [
+            Choice(
+                self,
+                sequence,
+                ChoiceText(tokenizer, stop),
+                PendingDelta(index, tokenizer, echo),
+            )
+            for index, sequence in enumerate(sequences)
+        ]
+        self._started_at: float | None = None
+        self._first_token_at: float | None = None
+        self._ended_at: float | None = None
+        self._cached_token_count = 0
+        self._is_accepted = False
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
+        """Everything that happens, as it happens; what waits for a slow reader is joined.
+
+        Raises the RouterError that ends the request.
+        """
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            # Asked before: what happens while the reader is slow is for the next round.
+            error, is_over = self._error, self._ended_at is not None
+            for event in self._take():
+                yield event
+            if error is not None:
+                raise error
+            if is_over:
+                yield inference_pb2.CompletionEvent(finished=self._finished())
+                return
+
+    async def answer(self) -> inference_pb2.CompleteResponse:
+        """The whole answer, once it is there. Raises the RouterError that ends the request."""
+        while self._ended_at is None and self._error is None:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+        finished = self._finished()
+        return inference_pb2.CompleteResponse(
+            accepted=self._accepted(),
+            choices=[choice.whole(index) for index, choice in enumerate(self.choices)],
+            usage=finished.usage,
+            timings=finished.timings,
+        )
+
+    def cancel(self) -> None:
+        """Ends every choice that has not ended, at once; its reason is CANCELLED. Idempotent."""
+        for choice in self.choices:
+            choice.cancel()
+
+    def started(self, cached_token_count: int) -> None:
+        """The first of the choices is in a plan."""
+        if self._started_at is not None:
+            return
+        now = self._surroundings.clock()
+        self._started_at = now
+        self._cached_token_count = cached_token_count
+        metrics = self._surroundings.metrics
+        metrics.queue_time.observe(now - self._arrival)
+        metrics.prompt_tokens.inc(len(self._resolved.prompt_ids))
+        metrics.cached_tokens.inc(cached_token_count)
+        self._changed.set()
+
+    def grew(self, token_count: int) -> None:
+        """A choice has new tokens."""
+        if self._first_token_at is None:
+            self._first_token_at = self._surroundings.clock()
+            seconds = self._first_token_at - self._arrival
+            self._surroundings.metrics.first_token.observe(seconds)
+        self._surroundings.metrics.completion_tokens.inc(token_count)
+        self._changed.set()
+
+    def stop(self, sequence: int) -> None:
+        """A choice has ended while its sequence still runs."""
+        self._surroundings.cancel(sequence)
+
+    def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
+        """A choice has ended."""
+        name = inference_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_")
+        self._surroundings.metrics.choices.labels(name).inc()
+        if all(choice.end is not None for choice in self.choices):
+            self._ended_at = self._surroundings.clock()
+        self._changed.set()
+
+    def fail(self, error: Exception) -> None:
+        """The request cannot go on; the first error counts."""
+        if self._error is None:
+            self._error = error
+            self._changed.set()
+
+    def fail_for(self, reason: plan.FinishReason) -> None:
+        """A sequence ended in a way that is no answer."""
+        self.fail(self._error_for(reason))
+
+    def _error_for(self, reason: plan.FinishReason) -> RouterError:
+        if reason is plan.FinishReason.DEADLINE:
+            where = "queue" if self._started_at is None else "decode"
+            return DeadlineExceeded(
+                Reason.DEADLINE,
+                "deadline: passed before the answer was there",
+                metadata={"at": where},
+            )
+        if reason is plan.FinishReason.QUEUE_TIMEOUT:
+            return Overloaded(
+                Reason.QUEUE_TIMEOUT,
+                "queue: no room came free in time",
+                retry_after_seconds=QUEUE_RETRY_SECONDS,
+            )
+        log = self._surroundings.log
+        if reason is plan.FinishReason.NON_FINITE:
+            return internal_error(log, "the model gave NaN or infinity", reason=Reason.NON_FINITE)
+        return internal_error(log, f"a sequence ended with {reason.name}")
+
+    def _take(self) -> Iterator[inference_pb2.CompletionEvent]:
+        has_news = self._started_at is not None or any(choice.end for choice in self.choices)
+        if not has_news:
+            return
+        if not self._is_accepted:
+            self._is_accepted = True
+            yield inference_pb2.CompletionEvent(accepted=self._accepted())
+        for index, choice in enumerate(self.choices):
+            end = choice.end
+            if (delta := choice.pending.take()) is not None:
+                yield inference_pb2.CompletionEvent(delta=delta)
+            if end is not None and not choice.is_end_told:
+                choice.is_end_told = True
+                yield inference_pb2.CompletionEvent(choice_finished=end.message(index))
+
+    def _accepted(self) -> inference_pb2.Accepted:
+        accepted = accepted_message(self._resolved)
+        accepted.cached_token_count = self._cached_token_count
+        accepted.queue_duration.CopyFrom(self._since_arrival(self._started_at))
+        accepted.model_revision = self._surroundings.model_revision
+        return accepted
+
+    def _finished(self) -> inference_pb2.Finished:
+        resolved = self._resolved
+        return inference_pb2.Finished(
+            usage=inference_pb2.Usage(
+                prompt_token_count=len(resolved.prompt_ids),
+                cached_token_count=self._cached_token_count,
+                completion_token_count=sum(choice.token_count for choice in self.choices),
+                dropped_prefix_token_count=resolved.dropped_prefix_token_count,
+                dropped_suffix_token_count=resolved.dropped_suffix_token_count,
+            ),
+            timings=inference_pb2.Timings(
+                queue_duration=self._since_arrival(self._started_at),
+                first_token_duration=self._since_arrival(self._first_token_at),
+                total_duration=self._since_arrival(self._ended_at),
+            ),
+        )
+
+    def _since_arrival(self, at: float | None) -> duration_pb2.Duration:
+        """Time from arrival to `at`; to now where that never came."""
+        end = self._surroundings.clock() if at is None else at
+        duration = duration_pb2.Duration()
+        duration.FromNanoseconds(max(0, round((end - self._arrival) * 1e9)))
+        return duration

@@ -1,0 +1,145 @@
+"""Generic gRPC handlers: bytes in, our own parsing, and every error out as `google.rpc.Status`.
+
+The library would answer malformed bytes and exceptions with UNKNOWN and a Python class name. Knows
+no method's meaning. A handler never ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from santacoder_router.errors import DeadlineExceeded, Reason, RouterError
+from santacoder_router.faults import Log, internal_error
+from santacoder_router.metrics import Metrics
+from santacoder_router.validation import malformed
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+RequestT = TypeVar("RequestT", bound=Message)
+
+
+class Call:
+    """One RPC as its method sees it. `request_id` is the server's until the request has its own."""
+
+    def __init__(self, context: Context) -> None:
+        self.request_id = f"srv-{secrets.token_hex(8)}"
+        self._context = context
+
+    @property
+    def peer(self) -> str:
+        """The other end's address; for counting, never for a label or a decision of trust."""
+        return self._context.peer()
+
+    def remaining_seconds(self) -> float | None:
+        """Time to the RPC's deadline, None without one; raises DeadlineExceeded if it is past."""
+        seconds = self._context.time_remaining()
+        if seconds is not None and seconds <= 0:
+            raise DeadlineExceeded(Reason.DEADLINE, "deadline: has passed already")
+        return seconds
+
+    async def write(self, message: Message) -> None:
+        """Sends one message of a stream; waits while the reader is slow."""
+        await self._context.write(message.SerializeToString())
+
+
+def parse(message_type: type[RequestT], data: bytes) -> RequestT:
+    """A message from its bytes; raises InvalidRequest."""
+    try:
+        return message_type.FromString(data)
+    except DecodeError:
+        raise malformed(message_type.DESCRIPTOR.full_name, len(data)) from None
+
+
+class Handlers:
+    """Makes the handlers of one service; every RPC is counted once, by method and status."""
+
+    def __init__(self, service: str, metrics: Metrics, log: Log) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._log = log
+        self._methods: dict[str, Handler] = {}
+
+    def add_unary(
+        self,
+        method: str,
+        request_type: type[RequestT],
+        answer: Callable[[RequestT, Call], Awaitable[Message]],
+    ) -> None:
+        """A method with one request and one response."""
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            async with self._mapped(method, context) as call:
+                response = await answer(parse(request_type, data), call)
+                return response.SerializeToString()
+
+        self._methods[method] = grpc.unary_unary_rpc_method_handler(handle)
+
+    def add_server_stream(
+        self,
+        method: str,
+        request_type: type[RequestT],
+        answer: Callable[[RequestT, Call], Awaitable[None]],
+    ) -> None:
+        """A method with one request, whose responses `answer` writes to the call."""
+
+        async def handle(data: bytes, context: Context) -> None:
+            async with self._mapped(method, context) as call:
+                await answer(parse(request_type, data), call)
+
+        self._methods[method] = grpc.unary_stream_rpc_method_handler(handle)
+
+    def add_stream(
+        self,
+        method: str,
+        request_type: type[RequestT],
+        answer: Callable[[AsyncIterator[RequestT], Call], Awaitable[None]],
+    ) -> None:
+        """A method with a stream of requests, whose responses `answer` writes to the call."""
+
+        async def parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[RequestT]:
+            async for data in requests:
+                yield parse(request_type, data)
+
+        async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
+            async with self._mapped(method, context) as call:
+                await answer(parsed(requests), call)
+
+        self._methods[method] = grpc.stream_stream_rpc_method_handler(handle)
+
+    def generic_handler(self) -> grpc.GenericRpcHandler:
+        """What a grpc.aio server is to be given."""
+        return grpc.method_handlers_generic_handler(self._service, self._methods)
+
+    @contextlib.asynccontextmanager
+    async def _mapped(self, method: str, context: Context) -> AsyncIterator[Call]:
+        call = Call(context)
+        code = grpc.StatusCode.OK
+        try:
+            yield call
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except RouterError as error:
+            code = error.code
+            await _abort(context, error, call.request_id)
+        except Exception as cause:
+            code = grpc.StatusCode.INTERNAL
+            fault = internal_error(self._log, f"{method} failed", cause)
+            await _abort(context, fault, call.request_id)
+        finally:
+            self._metrics.requests.labels(method, code.name).inc()
+
+
+async def _abort(context: Context, error: RouterError, request_id: str) -> NoReturn:
+    details = error.to_status(request_id).SerializeToString()
+    await context.abort(error.code, error.message, ((STATUS_DETAILS_KEY, details),))
+    raise error

@@ -1,0 +1,132 @@
+"""A completion's way in: checks, tokens, a place in the queue. Knows no gRPC and no streams."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from santacoder.inference.v1 import inference_pb2
+from santacoder_router.errors import AlreadyExists, Overloaded, Reason, shown
+from santacoder_router.faults import Log
+from santacoder_router.generation import QUEUE_RETRY_SECONDS, Generation, Surroundings
+from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.metrics import Metrics
+from santacoder_router.resolution import ResolvedRequest, core_request, resolve
+from santacoder_router.serving import Serving
+from santacoder_router.validation import SessionDefaults, ValidRequest, normalise
+
+SEED_BITS = 63
+
+
+class Intake:
+    """Takes completions in. `clock` is the scheduler's, in seconds."""
+
+    def __init__(
+        self, lifecycle: Lifecycle, metrics: Metrics, clock: Callable[[], float], log: Log
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._running_ids: set[str] = set()
+        self._last_sequence = 0
+
+    @property
+    def running_count(self) -> int:
+        """Requests that were taken in and not yet released."""
+        return len(self._running_ids)
+
+    def check(
+        self,
+        message: inference_pb2.CompletionRequest,
+        request_id: str,
+        defaults: SessionDefaults | None = None,
+    ) -> ValidRequest:
+        """Every check before tokenizing. `request_id` is for a request that brings none."""
+        return normalise(
+            message,
+            self._lifecycle.admit().limits,
+            draw_seed=lambda: secrets.randbits(SEED_BITS),
+            draw_request_id=lambda: request_id,
+            defaults=defaults,
+        )
+
+    async def start(self, valid: ValidRequest, remaining_seconds: float | None) -> Generation:
+        """Queues a request; the caller must `release` it. Raises RouterError."""
+        arrival = self._clock()
+        serving = self._lifecycle.admit()
+        self._claim(valid.request_id)
+        try:
+            prompt = await serving.tokenizer_threads.encode_prompt(valid.prompt)
+            resolved = resolve(valid, prompt, serving.limits, serving.tokenizer.sentinels)
+            # The phase may have changed while a thread was tokenizing.
+            serving = self._lifecycle.admit()
+            self._check_room(serving, resolved)
+            return self._submit(serving, resolved, arrival, remaining_seconds)
+        except BaseException:
+            self._running_ids.discard(valid.request_id)
+            raise
+
+    def release(self, valid: ValidRequest, generation: Generation) -> None:
+        """The caller is done with a request: what still runs of it is cancelled."""
+        self._running_ids.discard(valid.request_id)
+        generation.cancel()
+
+    def _claim(self, request_id: str) -> None:
+        if request_id in self._running_ids:
+            raise AlreadyExists(
+                Reason.REQUEST_ID_IN_USE,
+                f"request_id: a request of this id is running; got {shown(request_id)};"
+                " allowed an id that is not in use",
+            )
+        self._running_ids.add(request_id)
+
+    def _check_room(self, serving: Serving, resolved: ResolvedRequest) -> None:
+        scheduler, limits = serving.step_loop.scheduler, serving.limits
+        count = resolved.valid.completion_count
+        request_count = scheduler.queued_request_count + count
+        token_count = scheduler.queued_token_count + count * len(resolved.prompt_ids)
+        for reason, got, allowed, unit in (
+            (Reason.QUEUE_FULL, request_count, limits.queued_request_count, "sequences"),
+            (Reason.PREFILL_BACKLOG, token_count, limits.queued_token_count, "tokens"),
+        ):
+            if got > allowed:
+                raise Overloaded(
+                    reason,
+                    f"queue: full; got {got} {unit} with this request; allowed {allowed}",
+                    retry_after_seconds=QUEUE_RETRY_SECONDS,
+                )
+
+    def _submit(
+        self,
+        serving: Serving,
+        resolved: ResolvedRequest,
+        arrival: float,
+        remaining_seconds: float | None,
+    ) -> Generation:
+        limits, loop = serving.limits, serving.step_loop
+        if remaining_seconds is None:
+            remaining_seconds = limits.default_deadline_seconds
+        deadline = arrival + min(remaining_seconds, limits.max_deadline_seconds)
+        first = self._last_sequence + 1
+        sequences = range(first, first + resolved.valid.completion_count)
+        self._last_sequence = sequences[-1]
+        surroundings = Surroundings(
+            tokenizer=serving.tokenizer,
+            model_revision=serving.model_revision,
+            cancel=loop.cancel,
+            clock=self._clock,
+            metrics=self._metrics,
+            log=self._log,
+        )
+        generation = Generation(resolved, sequences, arrival, surroundings)
+        for index, choice in enumerate(generation.choices):
+            request = core_request(
+                resolved,
+                request_id=sequences[index],
+                sample_index=index,
+                arrival=arrival,
+                deadline=deadline,
+            )
+            loop.submit(request, choice)
+        return generation

@@ -1,0 +1,140 @@
+"""Every series of the router: names, units, labels. Labels come from closed sets only.
+
+Knows no requests and no scheduler: its callers hand it numbers. The registry is made here and
+handed around; none is global.
+"""
+
+from __future__ import annotations
+
+import threading
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+ROUTER_BUCKETS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1)
+REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
+
+
+class Metrics:
+    """The router's series, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.requests = Counter(
+            "santacoder_router_requests_total",
+            "RPCs that ended, by method and gRPC status code.",
+            ["method", "code"],
+            registry=registry,
+        )
+        self.choices = Counter(
+            "santacoder_router_choices_total",
+            "Answers that ended, by finish reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.prompt_tokens = Counter(
+            "santacoder_router_prompt_tokens_total",
+            "Tokens of the prompts that started, over all answers.",
+            registry=registry,
+        )
+        self.cached_tokens = Counter(
+            "santacoder_router_cached_tokens_total",
+            "Prompt tokens that came from the prefix cache.",
+            registry=registry,
+        )
+        self.completion_tokens = Counter(
+            "santacoder_router_completion_tokens_total",
+            "Tokens generated and accepted.",
+            registry=registry,
+        )
+        self.preemptions = Counter(
+            "santacoder_router_preemptions_total",
+            "Sequences that gave up their slot to another.",
+            registry=registry,
+        )
+        self.group_failures = Counter(
+            "santacoder_router_group_failures_total",
+            "Times that the shard group ended.",
+            registry=registry,
+        )
+        self.plans = Counter(
+            "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
+        )
+        self._add_gauges(registry)
+        self._add_histograms(registry)
+
+    def _add_gauges(self, registry: CollectorRegistry) -> None:
+        self.running_requests = Gauge(
+            "santacoder_router_running_requests", "Sequences in a slot.", registry=registry
+        )
+        self.queued_requests = Gauge(
+            "santacoder_router_queued_requests", "Sequences waiting.", registry=registry
+        )
+        self.queued_tokens = Gauge(
+            "santacoder_router_queued_tokens", "Tokens of the sequences waiting.", registry=registry
+        )
+        self.kv_blocks = Gauge(
+            "santacoder_router_kv_blocks",
+            "KV blocks by state: free, cached (free, with content worth keeping) or held.",
+            ["state"],
+            registry=registry,
+        )
+        self.loop_lag = Gauge(
+            "santacoder_router_event_loop_lag_seconds",
+            "How late the event loop woke, at the last look.",
+            registry=registry,
+        )
+
+    def _add_histograms(self, registry: CollectorRegistry) -> None:
+        self.step = Histogram(
+            "santacoder_router_step_seconds",
+            "Device time of a step.",
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self.plan_round_trip = Histogram(
+            "santacoder_router_plan_round_trip_seconds",
+            "From sending a plan to its last result.",
+            buckets=STEP_BUCKETS,
+            registry=registry,
+        )
+        self.plan_work = Histogram(
+            "santacoder_router_plan_work_seconds",
+            "The router's own work on a plan: results in, plan out, events handed on.",
+            buckets=ROUTER_BUCKETS,
+            registry=registry,
+        )
+        self.queue_time = Histogram(
+            "santacoder_router_queue_seconds",
+            "From a request's arrival to its first plan.",
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "santacoder_router_first_token_seconds",
+            "From a request's arrival to its first token.",
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+
+
+class MetricsServer:
+    """Serves a registry over HTTP in a thread of its own; raises OSError if the port is taken."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+        server, thread = start_http_server(port, host, metrics.registry)
+        self._server: WSGIServer = server
+        self._thread: threading.Thread = thread
+
+    @property
+    def port(self) -> int:
+        """The port in use, also where 0 was asked for."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stops serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,146 @@
+"""A router from start to end: start, become ready, serve, drain, stop. Owns every other part.
+
+Knows no signals and no arguments; `__main__.py` turns those into calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import time
+from collections.abc import Callable
+
+import grpc
+
+from santacoder_router import gauges
+from santacoder_router.config import RouterConfig
+from santacoder_router.faults import Log
+from santacoder_router.group_lives import GroupLives, abandon_requests
+from santacoder_router.health import Health
+from santacoder_router.intake import Intake
+from santacoder_router.lifecycle import Lifecycle, Phase
+from santacoder_router.metrics import Metrics, MetricsServer
+from santacoder_router.server import PortTaken, bind, make_server
+from santacoder_router.serving import make_serving
+from santacoder_router.step_loop import SchedulerFault
+
+METRICS_HOST = "127.0.0.1"
+DRAIN_LOOK_SECONDS = 0.02
+# What has been said must still get out after the last request has ended.
+FLUSH_SECONDS = 1.0
+
+Announce = Callable[[str, str], None]
+
+
+class Ending(enum.Enum):
+    """How a router's run ended."""
+
+    DRAINED = "drained"
+    FAULT = "fault"
+
+
+class Router:
+    """One router. `announce` is called with both addresses when it is first ready."""
+
+    def __init__(self, config: RouterConfig, announce: Announce, log: Log) -> None:
+        self._config = config
+        self._announce = announce
+        self._log = log
+        clock = time.monotonic
+        self._clock = clock
+        self.metrics = Metrics()
+        self.lifecycle = Lifecycle()
+        self._intake = Intake(self.lifecycle, self.metrics, clock, log)
+        self._lives = GroupLives(config.shard_addresses, self.lifecycle, self.metrics, clock, log)
+        self._health = Health(self.lifecycle, config.stall_seconds)
+        self._server: grpc.aio.Server | None = None
+        self._metrics_server: MetricsServer | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self.address = ""
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Listens from here on, though not yet ready; raises PortTaken."""
+        self._server = make_server(
+            self.lifecycle, self._intake, self._health, self.metrics, self._log
+        )
+        self.address = bind(self._server, self._config.host, self._config.port)
+        try:
+            port = self._config.metrics_port
+            self._metrics_server = MetricsServer(self.metrics, METRICS_HOST, port)
+        except OSError as error:
+            raise PortTaken(f"--metrics-port: cannot listen on {port}: {error.strerror}") from None
+        self.metrics_address = f"{METRICS_HOST}:{self._metrics_server.port}"
+        await self._server.start()
+
+    async def run(self) -> Ending:
+        """Serves until `drain` is called and done, or the scheduler fails.
+
+        Raises GroupRefused or GroupUnreachable if no group comes up at first.
+        """
+        watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics))
+        self._work = asyncio.create_task(self._serve())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({self._work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._work.done():
+                # Only a fault or a start that failed comes here: a lost group waits for the drain.
+                await self._work
+            await self._drain()
+        except SchedulerFault as fault:
+            self._log.critical("the scheduler failed", exc_info=fault.__cause__)
+            abandon_requests(self.lifecycle, Phase.FAULT)
+            return Ending.FAULT
+        finally:
+            for task in (watch, stopping, self._work):
+                task.cancel()
+            await asyncio.wait({watch, stopping, self._work})
+        return Ending.DRAINED
+
+    async def close(self) -> None:
+        """Ends what is left, soon."""
+        if self._server is not None:
+            await self._server.stop(FLUSH_SECONDS)
+        await self._lives.close()
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+        if self.lifecycle.serving is not None:
+            self.lifecycle.serving.tokenizer_threads.close()
+
+    def drain(self) -> None:
+        """Takes no new requests, and ends when the running ones have ended or their time is up."""
+        self.lifecycle.enter(Phase.DRAINING)
+        self._stop.set()
+
+    def lose_group(self) -> None:
+        """The shard group is gone for good: every request is answered, now and from now on."""
+        abandon_requests(self.lifecycle, Phase.LOST)
+
+    async def _serve(self) -> None:
+        config = self._config
+        group = await self._lives.first(config.start_seconds)
+        try:
+            serving = make_serving(group.description, self.metrics, self._clock, self._log)
+        except BaseException:
+            await group.close()
+            raise
+        self.lifecycle.begin(serving)
+        if self._health.is_serving():
+            self._announce(self.address, self.metrics_address)
+        await self._lives.run(group, serving, config.recovery_seconds)
+        self.lose_group()
+        # There is nothing to serve with, but somebody has to say so.
+        await self._stop.wait()
+
+    async def _drain(self) -> None:
+        self._log.info("draining", running_count=self._intake.running_count)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_seconds):
+                while self._intake.running_count and not self._work_ended():
+                    await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        abandon_requests(self.lifecycle, Phase.DRAINING)
+
+    def _work_ended(self) -> bool:
+        return self._work is not None and self._work.done()

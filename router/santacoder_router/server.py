@@ -1,0 +1,92 @@
+"""The router's public gRPC server: its options, its services, its port. Knows no requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from santacoder_router import health, model_servicer, servicer, tokenizer_servicer
+from santacoder_router.faults import Log
+from santacoder_router.health import Health, HealthServicer
+from santacoder_router.intake import Intake
+from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.metrics import Metrics
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+PUBLIC_SERVICES = (
+    servicer.SERVICE_NAME,
+    tokenizer_servicer.SERVICE_NAME,
+    model_servicer.SERVICE_NAME,
+)
+
+SERVER_OPTIONS = (
+    # Two routers must not share a port in silence.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.server_handshake_timeout_ms", 5000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+
+class PortTaken(Exception):
+    """The address cannot be listened on."""
+
+
+def make_server(
+    lifecycle: Lifecycle,
+    intake: Intake,
+    server_health: Health,
+    metrics: Metrics,
+    log: Log,
+) -> grpc.aio.Server:
+    """A server with every public service, health and both versions of reflection."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers(
+        (
+            servicer.completion_handler(intake, lifecycle, metrics, log),
+            tokenizer_servicer.tokenizer_handler(lifecycle, metrics, log),
+            model_servicer.model_handler(lifecycle, metrics, log),
+            HealthServicer(server_health, PUBLIC_SERVICES).handler(),
+            *_reflection_handlers(),
+        )
+    )
+    return server
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> str:
+    """Takes the port and gives back HOST:PORT as it is; raises PortTaken."""
+    shown_host = f"[{host}]" if ":" in host else host
+    try:
+        bound_port = server.add_insecure_port(f"{shown_host}:{port}")
+    except RuntimeError:
+        bound_port = 0
+    if not bound_port:
+        raise PortTaken(f"--port: cannot listen on {shown_host}:{port}; is it taken?")
+    return f"{shown_host}:{bound_port}"
+
+
+def _reflection_handlers() -> list[grpc.GenericRpcHandler]:
+    # Version 1 has the wire of v1alpha under another name, and the library only has the latter.
+    names = (*PUBLIC_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
+    answer: Callable[..., object] = reflection.aio.ReflectionServicer(names).ServerReflectionInfo
+    method = grpc.stream_stream_rpc_method_handler(
+        answer,
+        request_deserializer=ServerReflectionRequest.FromString,
+        response_serializer=ServerReflectionResponse.SerializeToString,
+    )
+    return [
+        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
+        for name in (reflection.SERVICE_NAME, REFLECTION_V1)
+    ]

@@ -1,0 +1,72 @@
+"""CompletionService: one completion, whole or in pieces. Sessions are in `session.py`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+
+from santacoder.inference.v1 import inference_pb2
+from santacoder_router.faults import Log
+from santacoder_router.generation import Generation
+from santacoder_router.handlers import Call, Handlers
+from santacoder_router.intake import Intake
+from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.metrics import Metrics
+from santacoder_router.session import SessionServicer
+
+SERVICE_NAME = "santacoder.inference.v1.CompletionService"
+
+
+class CompletionServicer:
+    """Complete and StreamComplete."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def complete(
+        self, request: inference_pb2.CompleteRequest, call: Call
+    ) -> inference_pb2.CompleteResponse:
+        """One request, one answer."""
+        async with self._running(request.completion, call) as generation:
+            return await generation.answer()
+
+    async def stream_complete(
+        self, request: inference_pb2.StreamCompleteRequest, call: Call
+    ) -> None:
+        """One request, its answer in pieces."""
+        async with self._running(request.completion, call) as generation:
+            async for event in generation.events():
+                await call.write(inference_pb2.StreamCompleteResponse(event=event))
+
+    @contextlib.asynccontextmanager
+    async def _running(
+        self, message: inference_pb2.CompletionRequest, call: Call
+    ) -> AsyncIterator[Generation]:
+        remaining_seconds = call.remaining_seconds()
+        valid = self._intake.check(message, call.request_id)
+        call.request_id = valid.request_id
+        generation = await self._intake.start(valid, remaining_seconds)
+        try:
+            yield generation
+        finally:
+            # However the RPC ends, also by the client's cancel or its disappearance.
+            self._intake.release(valid, generation)
+
+
+def completion_handler(
+    intake: Intake, lifecycle: Lifecycle, metrics: Metrics, log: Log
+) -> grpc.GenericRpcHandler:
+    """The service's handler."""
+    handlers = Handlers(SERVICE_NAME, metrics, log)
+    servicer = CompletionServicer(intake)
+    sessions = SessionServicer(intake, lifecycle, log)
+    handlers.add_unary("Complete", inference_pb2.CompleteRequest, servicer.complete)
+    handlers.add_server_stream(
+        "StreamComplete", inference_pb2.StreamCompleteRequest, servicer.stream_complete
+    )
+    handlers.add_stream(
+        "CompletionSession", inference_pb2.CompletionSessionRequest, sessions.completion_session
+    )
+    return handlers.generic_handler()

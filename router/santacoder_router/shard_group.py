@@ -1,0 +1,266 @@
+"""All ranks as one, for one life: handshake, fan-out, agreement, and failing together.
+
+Knows no scheduling and no text. The first error, ended stream, disagreement or silence of any rank
+ends the group; a group that has failed stays failed, and what still arrives changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from santacoder.shard.v1 import shard_pb2
+from santacoder_router import codec
+from santacoder_router.core.plan import StepPlan, StepResult
+from santacoder_router.deadline import StepDeadline
+from santacoder_router.digests import DigestLedger, Divergence
+from santacoder_router.handshake import PROTOCOL_VERSION, Description, agree
+from santacoder_router.shard_link import ShardLink
+
+DESCRIBE_SECONDS = 5.0
+HALF_CLOSE_SECONDS = 3.0
+CHECK_SECONDS = 0.5
+# Heartbeats come every second; three missed ones are a stopped process or a dead link.
+HEARTBEAT_LIMIT_SECONDS = 3.5
+# The rank notices a step that overstays before the router does, and can say more about it.
+DEADLINE_MARGIN_SECONDS = 1.0
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFailure:
+    """Why a group ended: the rank that failed first, and one line."""
+
+    rank: int
+    message: str
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A plan that was sent and has not ended. Times are the router's clock, in seconds."""
+
+    number: int
+    row_count: int
+    step_token_count: int
+    is_lease: bool
+    is_admission: bool
+    sent_at: float
+    step_deadline_seconds: float
+    is_interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A result, with the plan it belongs to."""
+
+    result: StepResult
+    plan: InFlight
+
+
+async def connect(addresses: Sequence[str], clock: Clock) -> ShardGroup:
+    """One try: describes every rank and opens no stream yet.
+
+    Raises grpc.aio.AioRpcError (a rank cannot be reached), CodecError, GroupRefused or GroupMixed.
+    """
+    links = [ShardLink(rank, address) for rank, address in enumerate(addresses)]
+    try:
+        asked = (link.describe(DESCRIBE_SECONDS) for link in links)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        description = agree([_answer(answer) for answer in answers])
+    except BaseException:
+        for link in links:
+            await link.close()
+        raise
+    return ShardGroup(links, description, clock)
+
+
+def _answer(answer: Description | BaseException) -> Description:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _nobody() -> None:
+    """Who is woken before the group is open."""
+
+
+class ShardGroup:
+    """A connected group; `description` is what its ranks agree on."""
+
+    def __init__(
+        self,
+        links: Sequence[ShardLink],
+        description: Description,
+        clock: Clock,
+    ) -> None:
+        self.description = description
+        self.failure: GroupFailure | None = None
+        self._links = links
+        self._clock = clock
+        self._wake: Callable[[], None] = _nobody
+        self._ledger = DigestLedger(len(links))
+        self._deadline = StepDeadline()
+        self._in_flight: dict[int, InFlight] = {}
+        self._arrived: list[Arrived] = []
+        self._failed_sequences: dict[int, str] = {}
+        self._progress_at = clock()
+        self._heard_at = [clock()] * len(links)
+        self._watchdog: asyncio.Task[None] | None = None
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Opens every rank's stream and starts the watchdog.
+
+        `wake` is called from then on when there is something to take or the group has failed.
+        """
+        self._wake = wake
+        self._heard_at = [self._clock()] * len(self._links)
+        for link in self._links:
+            hello = codec.encode_hello(PROTOCOL_VERSION, self.description.epoch, link.rank)
+            link.open(hello, self._on_frame, self._on_end)
+        self._watchdog = asyncio.create_task(self._watch())
+
+    def send(self, plan: StepPlan, lease_seconds: float) -> None:
+        """Sends one plan, the same bytes to every rank."""
+        token_count = sum(row.token_count for row in plan.rows)
+        limit_seconds = self._deadline.seconds(token_count)
+        frame = codec.encode_plan(plan, self.description.epoch, lease_seconds, limit_seconds)
+        now = self._clock()
+        if not self._in_flight:
+            self._progress_at = now
+        self._in_flight[plan.number] = InFlight(
+            number=plan.number,
+            row_count=len(plan.rows),
+            step_token_count=token_count,
+            is_lease=plan.num_steps > 1,
+            is_admission=bool(plan.admits),
+            sent_at=now,
+            step_deadline_seconds=limit_seconds,
+        )
+        for link in self._links:
+            link.send(frame)
+
+    def interrupt_lease(self, is_somebody_queued: bool) -> None:
+        """Cuts the running lease short, once, if anybody waits; rank 0 fixes the step for all."""
+        oldest = self._oldest()
+        if oldest is None or not oldest.is_lease or oldest.is_interrupted:
+            return
+        # Whoever is in a plan behind the lease waits for it just as well.
+        if is_somebody_queued or any(plan.is_admission for plan in self._in_flight.values()):
+            oldest.is_interrupted = True
+            self._links[0].send(codec.encode_interrupt(oldest.number))
+
+    def take_results(self) -> list[Arrived]:
+        """Rank 0's results since the last call, in order; none once the group has failed."""
+        arrived, self._arrived = self._arrived, []
+        return [] if self.failure else arrived
+
+    def take_failed_sequences(self) -> dict[int, str]:
+        """Sequences that a rank gave up alone since the last call, with a line each for the log."""
+        failed, self._failed_sequences = self._failed_sequences, {}
+        return failed
+
+    def stalled_seconds(self) -> float:
+        """How long plans in flight have gone without a finished step; 0 with none in flight."""
+        return self._clock() - self._progress_at if self._in_flight else 0.0
+
+    async def close(self, graceful: bool = False) -> None:
+        """Ends the streams; graceful half-closes them first, so that ranks see the end coming."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            await asyncio.wait({self._watchdog})
+        if self.failure is None:
+            self.failure = GroupFailure(0, "closed")
+        grace_seconds = HALF_CLOSE_SECONDS if graceful else 0.0
+        await asyncio.gather(*(link.close(grace_seconds) for link in self._links))
+
+    def _fail(self, rank: int, message: str) -> None:
+        if self.failure is None:
+            self.failure = GroupFailure(rank, message)
+            self._wake()
+
+    def _on_end(self, rank: int, message: str) -> None:
+        self._fail(rank, message)
+
+    def _on_frame(self, rank: int, response: shard_pb2.ExecuteResponse) -> None:
+        if self.failure is not None:
+            return
+        self._heard_at[rank] = self._clock()
+        try:
+            self._take_frame(rank, response)
+        except (codec.CodecError, Divergence) as error:
+            self._fail(rank, str(error))
+
+    def _take_frame(self, rank: int, response: shard_pb2.ExecuteResponse) -> None:
+        kind = response.WhichOneof("frame")
+        if kind == "accepted":
+            accepted = response.accepted
+            self._ledger.accepted(rank, accepted.plan_number, accepted.digest)
+        elif kind == "result":
+            self._take_result(rank, response.result)
+        elif kind == "heartbeat":
+            self._take_heartbeat(rank, response.heartbeat)
+        elif kind == "error":
+            self._take_error(rank, response.error)
+
+    def _take_result(self, rank: int, message: shard_pb2.StepResult) -> None:
+        number = message.plan_number
+        end_step = message.first_step + message.steps_run
+        self._ledger.ran(rank, number, end_step, message.final, message.digest)
+        if rank != 0:
+            return
+        plan = self._in_flight.get(number)
+        if plan is None:
+            raise codec.CodecError(f"plan {number}: answered, but not in flight")
+        result = codec.decode_result(message, plan.row_count)
+        self._progress_at = self._clock()
+        if result.steps_run:
+            seconds = result.device_seconds / result.steps_run
+            self._deadline.observe(plan.step_token_count, seconds)
+        if result.final:
+            del self._in_flight[number]
+        self._arrived.append(Arrived(result, plan))
+        self._wake()
+
+    def _take_heartbeat(self, rank: int, heartbeat: shard_pb2.Heartbeat) -> None:
+        oldest = self._oldest()
+        if oldest is None or heartbeat.phase != shard_pb2.PHASE_RUNNING:
+            return
+        # The age counts from the last step, which may lie long before the plan was sent.
+        waited_seconds = min(heartbeat.progress_age_us / 1e6, self._clock() - oldest.sent_at)
+        self._check_step(rank, oldest, waited_seconds)
+
+    def _take_error(self, rank: int, error: shard_pb2.ShardError) -> None:
+        if error.sequence:
+            self._failed_sequences[error.sequence] = error.message
+            self._wake()
+        else:
+            self._fail(rank, f"plan {error.plan_number}: {error.message}")
+
+    def _oldest(self) -> InFlight | None:
+        return next(iter(self._in_flight.values()), None)
+
+    def _check_step(self, rank: int, plan: InFlight, waited_seconds: float) -> None:
+        limit_seconds = plan.step_deadline_seconds + DEADLINE_MARGIN_SECONDS
+        if waited_seconds > limit_seconds:
+            self._fail(
+                rank,
+                f"plan {plan.number}: no step for {waited_seconds:.1f} s;"
+                f" allowed {limit_seconds:.1f} s",
+            )
+
+    async def _watch(self) -> None:
+        while self.failure is None:
+            due = self._clock() + CHECK_SECONDS
+            await asyncio.sleep(CHECK_SECONDS)
+            # A router that stood still itself has unread frames; it reads before it blames anyone.
+            if self._clock() - due < CHECK_SECONDS:
+                self._check(self._clock())
+
+    def _check(self, now: float) -> None:
+        for rank, heard_at in enumerate(self._heard_at):
+            if now - heard_at > HEARTBEAT_LIMIT_SECONDS:
+                self._fail(rank, f"no heartbeat for {now - heard_at:.1f} s")
+        if oldest := self._oldest():
+            self._check_step(0, oldest, now - self._progress_at)

@@ -1,0 +1,204 @@
+"""The heartbeat: results into the scheduler, plans out of it to the shards, events to readers.
+
+Knows no text and no gRPC. One task runs it; the scheduler is touched from here alone. An exception
+out of the scheduler is the end of the router: what it holds can no longer be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import structlog
+
+from santacoder_router.core.plan import Event, Finished, FinishReason, Request, StepPlan
+from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.metrics import Metrics
+from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
+
+Clock = Callable[[], float]
+Log = structlog.typing.FilteringBoundLogger
+
+
+class SchedulerFault(Exception):
+    """The scheduler raised; nothing goes on from here."""
+
+
+class EventReader(Protocol):
+    """Who gets a request's events. Called from the loop: it must be quick and must not raise."""
+
+    def read(self, event: Event) -> None:
+        """The next event of the request; after `Finished` there are none."""
+
+    def fail(self, error: Exception) -> None:
+        """The request cannot go on; nothing comes after this."""
+
+
+class StepLoop:
+    """Keeps the shards busy with what the scheduler plans. `clock` gives monotonic seconds."""
+
+    def __init__(
+        self, scheduler: Scheduler, lease_seconds: float, metrics: Metrics, clock: Clock, log: Log
+    ) -> None:
+        self._scheduler = scheduler
+        self._lease_seconds = lease_seconds
+        self._metrics = metrics
+        self._clock = clock
+        self._log = log
+        self._readers: dict[int, EventReader] = {}
+        self._woken = asyncio.Event()
+        self._group: ShardGroup | None = None
+        self._fault: Exception | None = None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """For its numbers; whoever changes it goes through the loop."""
+        return self._scheduler
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long plans in flight have gone without a finished step."""
+        return self._group.stalled_seconds() if self._group is not None else 0.0
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._woken.set()
+
+    def submit(self, request: Request, reader: EventReader) -> None:
+        """Queues a request; raises SchedulerFault."""
+        self._readers[request.request_id] = reader
+        with self._fail_stop():
+            self._scheduler.add(request, self._clock())
+        self.wake()
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a request and sends its reader nothing more. Idempotent; raises SchedulerFault."""
+        self._readers.pop(request_id, None)
+        if self._fault is not None:
+            return
+        with self._fail_stop():
+            self._scheduler.cancel(request_id, self._clock())
+        self.wake()
+
+    async def serve(self, group: ShardGroup) -> GroupFailure:
+        """Works with a group until it fails; raises SchedulerFault."""
+        self._group = group
+        try:
+            while group.failure is None:
+                self._woken.clear()
+                self._check_fault()
+                self._beat(group)
+                await self._wait()
+            return group.failure
+        finally:
+            self._group = None
+
+    async def hold(self, next_group: asyncio.Task[ShardGroup]) -> None:
+        """Between two groups: running requests go back to the queue, and time still counts."""
+        with self._fail_stop():
+            self._deliver(self._scheduler.reset(self._clock()))
+        next_group.add_done_callback(lambda _: self.wake())
+        while not next_group.done():
+            self._woken.clear()
+            self._check_fault()
+            self._expire()
+            await self._wait()
+
+    def abandon(self, error: Exception) -> None:
+        """Tells every reader that its request has failed: the group or the router has ended."""
+        readers, self._readers = self._readers, {}
+        for reader in readers.values():
+            reader.fail(error)
+
+    def _beat(self, group: ShardGroup) -> None:
+        started = time.perf_counter()
+        now = self._clock()
+        with self._fail_stop():
+            events = self._absorb(group, now)
+            num_plans = self._send_plans(group, now, events)
+        # Only now: shards run while text is made.
+        self._deliver(events)
+        if num_plans:
+            seconds = (time.perf_counter() - started) / num_plans
+            self._metrics.plan_work.observe(seconds)
+            self._metrics.plans.inc(num_plans)
+
+    def _absorb(self, group: ShardGroup, now: float) -> list[Event]:
+        events: list[Event] = []
+        for arrived in group.take_results():
+            events += self._scheduler.apply(arrived.result, now)
+            self._observe(arrived, now)
+        for request_id, message in group.take_failed_sequences().items():
+            self._log.error("sequence failed on the shard", request_id=request_id, error=message)
+            self._scheduler.cancel(request_id, now)
+            events.append(Finished(request_id, FinishReason.FAILED))
+        return events
+
+    def _observe(self, arrived: Arrived, now: float) -> None:
+        result = arrived.result
+        if result.steps_run:
+            self._metrics.step.observe(result.device_seconds / result.steps_run)
+        if result.final:
+            self._metrics.plan_round_trip.observe(now - arrived.plan.sent_at)
+
+    def _send_plans(self, group: ShardGroup, now: float, events: list[Event]) -> int:
+        num_plans = 0
+        while True:
+            plan, new_events = self._scheduler.plan(now)
+            events += new_events
+            if plan is None:
+                break
+            group.send(plan, self._lease_seconds)
+            num_plans += 1
+        group.interrupt_lease(self._scheduler.queued_request_count > 0)
+        return num_plans
+
+    def _expire(self) -> None:
+        now = self._clock()
+        due = self._scheduler.next_deadline()
+        if due is None or due > now:
+            return
+        with self._fail_stop():
+            plan, events = self._scheduler.plan(now)
+            if isinstance(plan, StepPlan):
+                # There is nobody to send it to; what it started goes back to the queue.
+                events = [*events, *self._scheduler.reset(now)]
+        self._deliver(events)
+
+    def _deliver(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Finished):
+                reader = self._readers.pop(event.request_id, None)
+            else:
+                reader = self._readers.get(event.request_id)
+            if reader is not None:
+                reader.read(event)
+
+    async def _wait(self) -> None:
+        due = self._scheduler.next_deadline()
+        if due is None:
+            await self._woken.wait()
+            return
+        delay_seconds = max(0.0, due - self._clock())
+        timer = asyncio.get_running_loop().call_later(delay_seconds, self.wake)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    @contextlib.contextmanager
+    def _fail_stop(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._fault = error
+            self.wake()
+            raise SchedulerFault from error
+
+    def _check_fault(self) -> None:
+        # A fault in `submit` or `cancel` is raised to an RPC; here it ends the loop as well.
+        if self._fault is not None:
+            raise SchedulerFault from self._fault

@@ -1,0 +1,161 @@
+"""One rank's configuration: from arguments to a frozen object, checked in one place.
+
+Knows neither torch nor the model, so that a wrong option is refused in a moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from santacoder_shard.arguments import OneLineParser, absolute_path, listen_address, whole_number
+
+MAX_PARALLEL_SIZE = 64
+MAX_RUNNING_LIMIT = 1024
+DEFAULT_MAX_RUNNING = {"cpu": 8, "cuda": 256}
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What santacoder-serve hands on to every rank as it got it."""
+
+    device: str
+    """auto, cpu or cuda."""
+    dtype: str
+    """auto, float32, float16 or bfloat16."""
+    kv_cache_bytes: int | None
+    """Room for K and V on one rank; at most one of this and the next."""
+    kv_cache_tokens: int | None
+    """The same in tokens."""
+    max_running: int | None
+    """Sequences at once; by default 8 on a CPU and 256 on a GPU."""
+    tokens_per_step: int
+    """Most tokens a plan may run in a step."""
+    thread_count: int | None
+    """Threads of one rank; by default the cores divided by the ranks."""
+    fim: bool
+    """Whether fill-in-the-middle may be served, if the checkpoint can."""
+    log_level: str
+    """Least level logged: debug, info, warning or error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConfig:
+    """Everything one rank is told."""
+
+    rank: int
+    tensor_parallel_size: int
+    model: str
+    """A folder or a hub id."""
+    revision: str | None
+    """Branch, tag or commit of a hub id."""
+    model_name: str | None
+    """Given with a folder that has been resolved already: what the user called it."""
+    model_commit: str
+    """Given with a folder that has been resolved already: its commit, empty if it has none."""
+    listen: str
+    """unix:PATH or HOST:PORT."""
+    rendezvous: Path | None
+    """A new file through which the ranks of one life find each other; needed above one rank."""
+    epoch: int
+    """Life of the group."""
+    exit_with_stdin: bool
+    """Leave when standard input ends: it is a pipe that the starter holds while it lives."""
+    engine: EngineOptions
+
+
+def parse_config(arguments: Sequence[str]) -> ShardConfig:
+    """Read a rank's arguments; a wrong one ends the process with one line and exit code 2."""
+    parser = OneLineParser("santacoder-shard", "Serve one rank of a SantaCoder model.")
+    _add_rank_arguments(parser)
+    add_model_arguments(parser, model_required=True)
+    add_engine_arguments(parser)
+    options = parser.parse_args(arguments)
+    if options.rank >= options.tp:
+        parser.error(f"--rank: out of range; got {options.rank}; allowed 0..{options.tp - 1}")
+    if options.tp > 1 and options.rendezvous is None:
+        parser.error("--rendezvous: missing; above one rank it names a new file that all share")
+    return ShardConfig(
+        rank=options.rank,
+        tensor_parallel_size=options.tp,
+        model=options.model,
+        revision=options.revision,
+        model_name=options.model_name,
+        model_commit=options.model_commit,
+        listen=options.listen,
+        rendezvous=options.rendezvous,
+        epoch=options.epoch,
+        exit_with_stdin=options.exit_with_stdin,
+        engine=engine_options(options),
+    )
+
+
+def _add_rank_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--rank", type=whole_number(0, MAX_PARALLEL_SIZE - 1), required=True, help="from 0")
+    add("--listen", type=listen_address, required=True, help="unix:PATH or HOST:PORT on loopback")
+    add("--rendezvous", type=absolute_path, metavar="FILE", help="new file shared by the ranks")
+    add("--epoch", type=whole_number(1, 2**63), default=1, help="life of the group (default 1)")
+    add("--model-name", help="what --model, a resolved folder, was called")
+    add("--model-commit", default="", help="commit of --model, a resolved folder")
+    add("--exit-with-stdin", action="store_true", help="leave when standard input ends")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, model_required: bool) -> None:
+    """--model, --revision and --tp."""
+    add = parser.add_argument
+    add("--model", required=model_required, metavar="PATH_OR_ID", help="folder or hub id")
+    add("--revision", help="branch, tag or commit of a hub id")
+    add("--tp", type=whole_number(1, MAX_PARALLEL_SIZE), default=1, help="ranks (default 1)")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of EngineOptions."""
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="auto")
+    add("--dtype", choices=DTYPES, default="auto", help="auto is float32 on a CPU")
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument("--kv-cache-bytes", type=whole_number(1, 2**44), help="on one rank")
+    cache.add_argument("--kv-cache-tokens", type=whole_number(1, 2**32))
+    running = whole_number(1, MAX_RUNNING_LIMIT)
+    add("--max-running", type=running, help="sequences at once (default 8 on CPU, 256 on GPU)")
+    add("--tokens-per-step", type=whole_number(16, 65536), default=512, help="(default 512)")
+    add("--threads", type=whole_number(1, 1024), help="of one rank (default cores / tp)")
+    add("--fim", choices=("on", "off"), default="on", help="fill-in-the-middle (default on)")
+    add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (default info)")
+
+
+def engine_options(options: argparse.Namespace) -> EngineOptions:
+    """What `add_engine_arguments` has read."""
+    return EngineOptions(
+        device=options.device,
+        dtype=options.dtype,
+        kv_cache_bytes=options.kv_cache_bytes,
+        kv_cache_tokens=options.kv_cache_tokens,
+        max_running=options.max_running,
+        tokens_per_step=options.tokens_per_step,
+        thread_count=options.threads,
+        fim=options.fim == "on",
+        log_level=options.log_level,
+    )
+
+
+def engine_arguments(options: EngineOptions) -> list[str]:
+    """The arguments from which another process reads the same options."""
+    given = {
+        "--device": options.device,
+        "--dtype": options.dtype,
+        "--kv-cache-bytes": options.kv_cache_bytes,
+        "--kv-cache-tokens": options.kv_cache_tokens,
+        "--max-running": options.max_running,
+        "--tokens-per-step": options.tokens_per_step,
+        "--threads": options.thread_count,
+        "--fim": "on" if options.fim else "off",
+        "--log-level": options.log_level,
+    }
+    return [f"{name}={value}" for name, value in given.items() if value is not None]

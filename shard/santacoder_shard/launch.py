@@ -1,0 +1,222 @@
+"""santacoder-serve: a whole service on this machine, ranks and router. Never imports torch.
+
+Resolves the model once, refuses what cannot work before anything starts, then hands over to
+`supervise.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from santacoder_shard.arguments import EXIT_USAGE, OneLineParser, is_loopback, whole_number
+from santacoder_shard.config import (
+    MAX_PARALLEL_SIZE,
+    EngineOptions,
+    add_engine_arguments,
+    add_model_arguments,
+    engine_arguments,
+    engine_options,
+)
+from santacoder_shard.errors import CheckpointError
+from santacoder_shard.hub import ResolvedModel, resolve
+from santacoder_shard.log import make_logger
+from santacoder_shard.model_config import read_model_config
+from santacoder_shard.supervise import Supervisor
+
+EXIT_MODEL = 3
+DEMO_NAME = "santacoder-demo"
+# In an installed wheel, and in a checkout.
+DEMO_FOLDERS = (
+    Path(__file__).parent / "demo_checkpoint",
+    Path(__file__).parents[2] / "models" / "demo" / "checkpoint",
+)
+
+
+class ParallelSizeRefused(Exception):
+    """The model cannot be cut into so many ranks; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchConfig:
+    """What santacoder-serve was told."""
+
+    model: str | None
+    revision: str | None
+    tensor_parallel_size: int
+    engine: EngineOptions
+    router_arguments: tuple[str, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; the exit code."""
+    config = parse_config(sys.argv[1:] if arguments is None else arguments)
+    started_at = time.monotonic()
+    try:
+        model = find_model(config)
+        check_parallel_size(model.path, config.tensor_parallel_size)
+    except CheckpointError as error:
+        _say(f"error: {error}")
+        return EXIT_MODEL
+    except ParallelSizeRefused as error:
+        _say(f"error: {error}")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        # Fetching a model takes minutes; nothing else has been started yet.
+        return 128 + signal.SIGINT
+    log = make_logger(config.engine.log_level)
+    log.info("model found", path=str(model.path), seconds=round(time.monotonic() - started_at, 2))
+    # Its mode is 0700, and its path is short enough for a Unix socket.
+    run_folder = Path(tempfile.mkdtemp(prefix="santacoder-"))
+    try:
+        return asyncio.run(_supervise(config, model, run_folder))
+    finally:
+        shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def parse_config(arguments: Sequence[str]) -> LaunchConfig:
+    """Read the arguments; a wrong one ends the process with one line and exit code 2."""
+    parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.")
+    add_model_arguments(parser, model_required=False)
+    add_engine_arguments(parser)
+    _add_router_arguments(parser)
+    options = parser.parse_args(arguments)
+    if not is_loopback(options.host) and not options.insecure_allow_remote:
+        parser.error(
+            "--host: opens the service, which has neither encryption nor passwords, to other"
+            f" machines; got {options.host}; allowed 127.0.0.1, ::1, localhost"
+            " (or with --insecure-allow-remote)"
+        )
+    return LaunchConfig(
+        model=options.model,
+        revision=options.revision,
+        tensor_parallel_size=options.tp,
+        engine=engine_options(options),
+        router_arguments=_router_arguments(options),
+    )
+
+
+def _add_router_arguments(parser: argparse.ArgumentParser) -> None:
+    port = whole_number(0, 65535)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
+    parser.add_argument("--port", type=port, default=50051, help="0 takes a free one")
+    parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
+    parser.add_argument("--insecure-allow-remote", action="store_true", help="see --host")
+
+
+def _router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
+    arguments = [
+        f"--host={options.host}",
+        f"--port={options.port}",
+        f"--log-level={options.log_level}",
+    ]
+    if options.metrics_port is not None:
+        arguments.append(f"--metrics-port={options.metrics_port}")
+    return tuple(arguments)
+
+
+def find_model(config: LaunchConfig) -> ResolvedModel:
+    """The model's folder: fetched if it is a hub id, the demo's if none was named."""
+    if config.model is not None:
+        return resolve(config.model, config.revision)
+    for folder in DEMO_FOLDERS:
+        if (folder / "config.json").is_file():
+            return ResolvedModel(path=folder, name=DEMO_NAME, revision="", commit="")
+    looked_in = " and ".join(str(folder) for folder in DEMO_FOLDERS)
+    raise CheckpointError(
+        f"--model: missing, and there is no demo checkpoint in {looked_in}; give a folder or hub id"
+    )
+
+
+def check_parallel_size(folder: Path, size: int) -> None:
+    """Raise ParallelSizeRefused unless the model can be cut into `size` ranks."""
+    shape = read_model_config(folder / "config.json")
+    counts = (shape.head_count, shape.inner_size, shape.vocabulary_size)
+    allowed = [
+        candidate
+        for candidate in range(1, MAX_PARALLEL_SIZE + 1)
+        if not any(count % candidate for count in counts)
+    ]
+    if size not in allowed:
+        raise ParallelSizeRefused(
+            f"--tp: does not divide the model's heads ({shape.head_count}), inner size"
+            f" ({shape.inner_size}) and vocabulary ({shape.vocabulary_size}); got {size};"
+            f" allowed {', '.join(map(str, allowed))}"
+        )
+
+
+async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Path) -> int:
+    size = config.tensor_parallel_size
+    addresses = [f"unix:{run_folder}/rank-{rank}.sock" for rank in range(size)]
+    router_command = [
+        *_python_module("santacoder_shard.leash"),
+        "santacoder_router",
+        f"--shards={','.join(addresses)}",
+        *config.router_arguments,
+    ]
+    supervisor = Supervisor(
+        router_command,
+        _rank_command(config, model, addresses, run_folder),
+        size,
+        announce=_print,
+        say=_say,
+        log=make_logger(config.engine.log_level),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.signalled, number)
+    return await supervisor.run()
+
+
+def _rank_command(
+    config: LaunchConfig, model: ResolvedModel, addresses: Sequence[str], run_folder: Path
+) -> Callable[[int, int], list[str]]:
+    same_for_all = [
+        f"--tp={config.tensor_parallel_size}",
+        f"--model={model.path}",
+        f"--model-name={model.name}",
+        f"--model-commit={model.commit}",
+        f"--revision={model.revision}",
+        "--exit-with-stdin",
+        *engine_arguments(config.engine),
+    ]
+
+    def command(rank: int, epoch: int) -> list[str]:
+        return [
+            *_python_module("santacoder_shard"),
+            f"--rank={rank}",
+            f"--epoch={epoch}",
+            f"--listen={addresses[rank]}",
+            # Each life meets at a file of its own: the last one's still names its dead.
+            f"--rendezvous={run_folder}/rendezvous-{epoch}",
+            *same_for_all,
+        ]
+
+    return command
+
+
+def _python_module(name: str) -> list[str]:
+    # -P: a folder of that name in the user's working directory is not what is meant.
+    return [sys.executable, "-P", "-m", name]
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Turns a rank's configuration into a loaded engine and the rank's description of itself.
+
+Runs on the model's thread. Knows no gRPC and no process; options that cannot work are refused here
+once the machine and the model are known.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from santacoder.shard.v1 import shard_pb2
+from santacoder_shard.checkpoint import Checkpoint, open_checkpoint
+from santacoder_shard.config import DEFAULT_MAX_RUNNING, EngineOptions, ShardConfig
+from santacoder_shard.description import Build, describe
+from santacoder_shard.engine import Engine, EngineConfig
+from santacoder_shard.errors import ParallelSizeError
+from santacoder_shard.hub import ResolvedModel, resolve
+from santacoder_shard.kv_cache import BLOCK_SIZE, block_bytes, block_count_within
+from santacoder_shard.log import Logger
+from santacoder_shard.numerics import numerics_id
+from santacoder_shard.parallel import Parallel
+from santacoder_shard.weights import choose_dtype, load_model
+
+DEFAULT_KV_CACHE_BYTES = 4 << 30
+# Ranks load at different speeds; a peer that dies is noticed at once, a hang by the step deadline.
+COLLECTIVE_SECONDS = 120.0
+
+
+class UnusableOption(Exception):
+    """An option that this machine or this model cannot satisfy; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRank:
+    """A rank that can run plans."""
+
+    engine: Engine
+    description: shard_pb2.DescribeResponse
+
+
+def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
+    """Load this rank's part of the model and meet the other ranks.
+
+    Raises UnusableOption, ParallelSizeError or CheckpointError, each with one line.
+    """
+    started_at = time.monotonic()
+    device = _choose_device(config.engine.device)
+    size = config.tensor_parallel_size
+    # Set on the thread that will run the model: torch keeps it per thread.
+    torch.set_num_threads(config.engine.thread_count or _default_thread_count(size))
+    source = _find_model(config)
+    checkpoint = open_checkpoint(source.path, source.name, source.revision)
+    if refusal := checkpoint.geometry.refusal(size):
+        raise ParallelSizeError(f"--{refusal}")
+    dtype = choose_dtype(config.engine.dtype, device.type, checkpoint.stored_dtype)
+    engine_config = _engine_config(config.engine, checkpoint, size, dtype, device)
+    model = load_model(checkpoint, config.rank, size, dtype, device)
+    build = Build(
+        model_commit=source.commit,
+        dtype=str(dtype).removeprefix("torch."),
+        numerics_id=numerics_id(model),
+        package_version=version("santacoder-serving"),
+    )
+    parallel = Parallel()
+    if config.rendezvous is not None:
+        parallel = Parallel.join(config.rank, size, config.rendezvous, COLLECTIVE_SECONDS)
+    engine = Engine(model, parallel, engine_config)
+    log.info(
+        "model loaded",
+        seconds=round(time.monotonic() - started_at, 2),
+        model=source.name,
+        layout=checkpoint.layout.letter,
+        numerics=build.numerics_id,
+        rank=config.rank,
+        tp=size,
+        blocks=engine_config.block_count,
+        slots=engine_config.slot_count,
+    )
+    return LoadedRank(engine, describe(config, checkpoint, engine_config, build))
+
+
+def _default_thread_count(size: int) -> int:
+    """The cores this process may use, divided by the ranks; at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) // size)
+
+
+def _choose_device(wanted: str) -> torch.device:
+    if wanted == "cuda":
+        found = f"{torch.cuda.device_count()} CUDA devices, torch {torch.__version__}"
+        if not torch.cuda.is_available():
+            raise UnusableOption(f"--device: no CUDA device here; got cuda; found {found}")
+        raise UnusableOption(
+            f"--device: this version computes on the CPU alone; got cuda; allowed auto, cpu"
+            f" (found {found})"
+        )
+    return torch.device("cpu")
+
+
+def _find_model(config: ShardConfig) -> ResolvedModel:
+    if config.model_name is None:
+        return resolve(config.model, config.revision)
+    return ResolvedModel(
+        path=Path(config.model),
+        name=config.model_name,
+        revision=config.revision or "",
+        commit=config.model_commit,
+    )
+
+
+def _engine_config(
+    options: EngineOptions,
+    checkpoint: Checkpoint,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> EngineConfig:
+    geometry = checkpoint.geometry
+    slot_count = options.max_running or DEFAULT_MAX_RUNNING[device.type]
+    blocks_per_sequence = -(-geometry.context_token_count // BLOCK_SIZE)
+    if options.kv_cache_tokens is not None:
+        block_count = options.kv_cache_tokens // BLOCK_SIZE
+    elif options.kv_cache_bytes is not None:
+        block_count = block_count_within(options.kv_cache_bytes, geometry, size, dtype)
+    else:
+        # Enough for every sequence at full length, unless that is very much.
+        affordable = block_count_within(DEFAULT_KV_CACHE_BYTES, geometry, size, dtype)
+        block_count = max(blocks_per_sequence, min(slot_count * blocks_per_sequence, affordable))
+    if block_count < blocks_per_sequence:
+        least_tokens = blocks_per_sequence * BLOCK_SIZE
+        least_bytes = (blocks_per_sequence + 1) * block_bytes(geometry, size, dtype)
+        raise UnusableOption(
+            "--kv-cache-tokens or --kv-cache-bytes: too small for one sequence of full length;"
+            f" got {block_count * BLOCK_SIZE} tokens; allowed {least_tokens} tokens"
+            f" ({least_bytes} bytes on a rank) and above"
+        )
+    return EngineConfig(
+        slot_count=slot_count,
+        block_count=block_count,
+        blocks_per_sequence=blocks_per_sequence,
+        token_count=checkpoint.token_count,
+        end_of_text_id=checkpoint.end_of_text_id,
+        sentinel_ids=checkpoint.sentinel_ids,
+    )

@@ -1,0 +1,177 @@
+"""One rank's process: load, listen, be ready, serve one stream, leave with the right exit code.
+
+Decides when the process ends; knows neither tensors nor plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from santacoder_shard.config import ShardConfig
+from santacoder_shard.errors import CheckpointError, ParallelSizeError
+from santacoder_shard.loading import UnusableOption, load_rank
+from santacoder_shard.log import Logger, make_logger
+from santacoder_shard.servicer import ShardServicer, StreamEnd
+from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_INTERNAL = 70
+EXIT_CODES: dict[type[Exception], int] = {
+    UnusableOption: 2,
+    ParallelSizeError: 2,
+    UnsafeFolder: 2,
+    CheckpointError: 3,
+    AddressTaken: 4,
+}
+MESSAGE_LIMIT_BYTES = 64 << 20
+# How long the last frames have to reach the router once the rank is leaving.
+STOP_SECONDS = 1.0
+SERVER_OPTIONS = (
+    # Without this a second process could listen on the same port and take half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    # The router pings every few seconds; the default takes that for an attack.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A router lost behind a dead link must not keep the rank for ever.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+class StarterGone(Exception):
+    """The process that started this rank has ended."""
+
+
+def serve(config: ShardConfig) -> int:
+    """Run the rank to its end; the exit code. Errors are one `error:` line on standard error."""
+    # What is made from here on, the socket above all, belongs to this user alone.
+    os.umask(0o077)
+    log = make_logger(config.engine.log_level)
+    try:
+        return asyncio.run(_serve(config, log))
+    except tuple(EXIT_CODES) as error:
+        _say(f"error: {error}")
+        return EXIT_CODES[type(error)]
+    except Exception as error:
+        log.error("internal error", exc_info=error)
+        _say(f"error: internal error: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        return EXIT_INTERNAL
+
+
+async def _serve(config: ShardConfig, log: Logger) -> int:
+    stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    _watch_signals(stopped)
+    if config.exit_with_stdin:
+        _watch_stdin(stopped)
+    with _claimed(config) as socket_file:
+        end = await _load_and_serve(config, log, socket_file, stopped)
+    if end is None:
+        log.info("leaving", reason=stopped.result())
+        return EXIT_OK
+    log.info("leaving", reason=end.reason)
+    if end.clean:
+        return EXIT_OK
+    _say(f"error: {end.reason}")
+    return EXIT_FAILED
+
+
+async def _load_and_serve(
+    config: ShardConfig,
+    log: Logger,
+    socket_file: SocketFile | None,
+    stopped: asyncio.Future[str],
+) -> StreamEnd | None:
+    """Until the one stream has ended, and how; None if told to stop before."""
+    loop = asyncio.get_running_loop()
+    model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    loading = loop.run_in_executor(model_thread, load_rank, config, log)
+    await _first(loading, stopped)
+    if stopped.done():
+        return None
+    rank = await loading
+    ended: asyncio.Future[StreamEnd] = loop.create_future()
+    servicer = ShardServicer(rank.description, rank.engine, model_thread, ended, log)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers((servicer.handler(),))
+    address = _bind(server, config.listen)
+    if socket_file is not None:
+        socket_file.restrict()
+    await server.start()
+    log.info("ready", listen=address)
+    sys.stdout.write(f"ready listen={address}\n")
+    sys.stdout.flush()
+    await _first(ended, stopped)
+    end = ended.result() if ended.done() else None
+    await server.stop(STOP_SECONDS)
+    return end
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        raise AddressTaken(f"--listen: cannot be bound, it may be taken; got {listen}") from None
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+
+@contextmanager
+def _claimed(config: ShardConfig) -> Iterator[SocketFile | None]:
+    """The socket's path for as long as the process serves; nothing to claim for HOST:PORT."""
+    if not config.listen.startswith("unix:"):
+        yield None
+        return
+    socket_file = SocketFile(Path(config.listen.removeprefix("unix:")))
+    try:
+        yield socket_file
+    finally:
+        # A starter that was killed cannot clear its run folder, so the last rank to leave does.
+        has_starter = config.exit_with_stdin
+        if has_starter and config.rendezvous is not None:
+            config.rendezvous.unlink(missing_ok=True)
+        socket_file.release(with_folder=has_starter)
+
+
+def _watch_signals(stopped: asyncio.Future[str]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stopped, signal.Signals(number).name)
+
+
+def _watch_stdin(stopped: asyncio.Future[str]) -> None:
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            _stop(stopped, "the process that started this rank has ended")
+
+    loop.add_reader(descriptor, read)
+
+
+def _stop(stopped: asyncio.Future[str], reason: str) -> None:
+    if not stopped.done():
+        stopped.set_result(reason)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,45 @@
+"""Runs a function on every rank of a tensor-parallel group, each in its own process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from santacoder_shard.parallel import Parallel
+
+Job = Callable[[Parallel, Path], Any]
+WAIT_SECONDS = 200.0
+
+
+def run_on_ranks(job: Job, size: int, folder: Path, timeout_seconds: float = 100.0) -> list[Any]:
+    """What `job(parallel, folder)` returns on each rank: tensors and plain data.
+
+    `job` is a function of an importable module; `folder` also holds the rendezvous and the results.
+    """
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_run, args=(job, rank, size, folder, timeout_seconds))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(WAIT_SECONDS)
+        process.kill()
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * size
+    return [torch.load(_result_path(folder, rank), weights_only=True) for rank in range(size)]
+
+
+def _run(job: Job, rank: int, size: int, folder: Path, timeout_seconds: float) -> None:
+    torch.set_num_threads(1)
+    parallel = Parallel.join(rank, size, folder / "rendezvous", timeout_seconds)
+    torch.save(job(parallel, folder), _result_path(folder, rank))
+
+
+def _result_path(folder: Path, rank: int) -> Path:
+    return folder / f"result-{rank}.pt"

@@ -1,0 +1,118 @@
+"""The end of a router: what runs may finish, what comes is refused, what is left is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from router.mock_shard import Behaviour, MockGroup
+from router.running_router import (
+    config,
+    failure_of,
+    make_log,
+    reason_of,
+    running_router,
+    until,
+)
+
+from santacoder.inference.v1 import inference_pb2 as pb
+from santacoder_router.group_lives import GroupUnreachable
+from santacoder_router.handshake import GroupRefused
+from santacoder_router.router import Ending, Router
+
+
+def tokens(count: int) -> pb.Stopping:
+    return pb.Stopping(max_new_tokens=count, ignore_eos=True)
+
+
+def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_router(tmp_path, Behaviour(step_seconds=0.01)) as running:
+            work = asyncio.create_task(running.complete(stopping=tokens(40)))
+            await until(lambda: running.group.shards[0].step_count > 3)
+            running.router.drain()
+            error = await failure_of(running.complete())
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert reason_of(error) == "DRAINING"
+            health = health_pb2_grpc.HealthStub(running.channel)
+            status = (await health.Check(health_pb2.HealthCheckRequest())).status
+            assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert len((await work).choices[0].token_ids) == 40
+            assert await running.run is Ending.DRAINED
+            await running.router.close()
+            assert running.group.shards[0].stream_ended_cleanly
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        behaviour = Behaviour(step_seconds=0.02)
+        async with running_router(tmp_path, behaviour, drain_seconds=0.2) as running:
+            work = asyncio.create_task(running.complete(stopping=tokens(200)))
+            await until(lambda: running.group.shards[0].step_count > 1)
+            started = time.monotonic()
+            running.router.drain()
+            error = await failure_of(work)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert reason_of(error) == "DRAINING"
+            assert 0.1 < time.monotonic() - started < 1.5
+            assert await running.run is Ending.DRAINED
+
+    asyncio.run(scenario())
+
+
+def test_no_group_in_time_is_an_error_that_says_what_stood_in_the_way(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        settings = config((f"unix:{tmp_path}/none",), start_seconds=0.3)
+        router = Router(settings, lambda *_: None, make_log([]))
+        await router.start()
+        with pytest.raises(GroupUnreachable, match="UNAVAILABLE"):
+            await router.run()
+        await router.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "word"),
+    [(Behaviour(protocol_version=2), "protocol version 2"), (Behaviour(slot_count=0), "slot")],
+)
+def test_a_group_that_never_fits_is_refused_at_once(
+    tmp_path: Path, behaviour: Behaviour, word: str
+) -> None:
+    async def scenario() -> None:
+        group = MockGroup(tmp_path, behaviour)
+        await group.start()
+        router = Router(config(group.addresses), lambda *_: None, make_log([]))
+        await router.start()
+        with pytest.raises(GroupRefused, match=word):
+            await router.run()
+        await router.close()
+        await group.stop()
+
+    asyncio.run(scenario())
+
+
+def test_shards_that_come_up_late_are_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        group = MockGroup(tmp_path, Behaviour(), size=2)
+        ready = asyncio.Event()
+        router = Router(config(group.addresses), lambda *_: ready.set(), make_log([]))
+        await router.start()
+        run = asyncio.create_task(router.run())
+        await group.shards[0].start()
+        await asyncio.sleep(0.3)
+        assert not ready.is_set()
+        await group.shards[1].start()
+        await asyncio.wait_for(ready.wait(), 10)
+        router.drain()
+        assert await run is Ending.DRAINED
+        await router.close()
+        await group.stop()
+
+    asyncio.run(scenario())

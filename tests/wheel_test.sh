@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Usage: wheel_test.sh BUILD_PYTHON PYTHON...
+# Builds the wheel, installs it with the router extra into a fresh environment of each PYTHON, and runs
+# the SDK and router tests against what was installed, from a folder that has no sources beside it.
+set -euo pipefail
+build_python=$1; shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$build_python" -m pip --disable-pip-version-check wheel -q --no-deps -w "$work" "$root"
+cp -r "$root/tests" "$root/pyproject.toml" "$work"
+cd "$work"
+
+test_on() { # PYTHON VENV
+  "$1" -m venv "$2"
+  "$2/bin/python" -m pip --disable-pip-version-check install -q \
+    "$(echo "$work"/*.whl)[router,load]" pytest hypothesis
+  # The simulation is the same Python on every version, and long.
+  "$2/bin/python" -m pytest -q tests/client tests/router \
+    --ignore tests/router/core/test_simulation.py
+}
+
+# All at once: these tests wait more than they compute.
+declare -A running=()
+for python in "$@"; do
+  (set -e; test_on "$python" "$work/venv-${#running[@]}") >"$work/log-${#running[@]}" 2>&1 &
+  running[$!]="$python"
+done
+failed=0
+number=0
+for pid in $(printf '%s\n' "${!running[@]}" | sort -n); do
+  wait "$pid" || failed=1
+  echo "wheel on $("${running[$pid]}" --version)"
+  cat "$work/log-$number"
+  number=$((number + 1))
+done
+exit "$failed"
