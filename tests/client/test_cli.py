@@ -24,7 +24,7 @@ from santacoder_client.testing import Answer, Failure, FakeRouter
 Serve = Callable[..., FakeRouter]
 Run = Callable[..., tuple[int, str, str]]
 
-SLOW = Answer(("a",) * 200, seconds_per_piece=0.05)
+SLOW = Answer(("a",) * 200, seconds_per_piece=0.5)
 NOBODY = "127.0.0.1:1"
 
 
@@ -191,14 +191,14 @@ def test_several_answers_are_printed_one_after_the_other(serve: Serve, run: Run)
 
 
 def test_verbose_sums_up_on_stderr_alone(serve: Serve, run: Run) -> None:
-    router = serve(Answer(("ab", "c"), seconds_per_piece=0.05))
+    router = serve(Answer(("ab", "c"), seconds_per_piece=0.5))
     status, output, errors = run("complete", "x", "--verbose", "--target", router.target)
     assert (status, output) == (0, "abc")
     words = errors.split()
     assert words[:2] == ["first", "token"]
-    assert 50 <= float(words[2]) < 5000
+    assert float(words[2]) > 250  # the piece is sent after 500 ms; the clocks start apart
     assert words[3:6] == ["ms,", "3", "tokens,"]
-    assert 0 < float(words[6]) <= 25  # one token after the first piece, 50 ms later
+    assert 0 < float(words[6]) <= 10  # one token after the first piece, 500 ms later
     assert words[7:] == ["tokens/s,", "LENGTH"]
 
 
@@ -345,9 +345,9 @@ def test_pieces_are_printed_as_they_come_and_ctrl_c_is_exit_130(serve: Serve) ->
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(2) == b"aa"  # long before the ten seconds of the whole
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
         assert process.stderr.read() == b""
-    assert router.wait_for_cancel(timeout=2)
+    assert router.wait_for_cancel(timeout=30)
 
 
 def test_a_reader_that_leaves_is_no_error_and_cancels(serve: Serve) -> None:
@@ -356,9 +356,9 @@ def test_a_reader_that_leaves_is_no_error_and_cancels(serve: Serve) -> None:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.read(1) == b"a"
         process.stdout.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == b""
-    assert router.wait_for_cancel(timeout=2)
+    assert router.wait_for_cancel(timeout=30)
 
 
 def test_a_full_disk_is_exit_1_and_one_line(serve: Serve) -> None:

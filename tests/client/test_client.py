@@ -167,7 +167,7 @@ def test_streamed_equals_unary_in_every_field(ask: Ask, serve: Serve) -> None:
 
 
 def test_pieces_come_before_the_answer_is_whole(ask: Ask, serve: Serve) -> None:
-    router = serve(Answer(("a",) * 20, seconds_per_piece=0.5))
+    router = serve(Answer(("a",) * 20, seconds_per_piece=3))
 
     async def scenario(client: AsyncClient) -> float:
         started = time.monotonic()
@@ -176,7 +176,7 @@ def test_pieces_come_before_the_answer_is_whole(ask: Ask, serve: Serve) -> None:
             break
         return time.monotonic() - started
 
-    assert ask(router.target, scenario) < 5  # of the ten seconds that the answer takes
+    assert ask(router.target, scenario) < 30  # of the sixty seconds that the answer takes
 
 
 def test_the_effective_values_come_back(ask: Ask, serve: Serve) -> None:
@@ -229,7 +229,7 @@ def test_leaving_the_loop_cancels_at_once_even_if_the_stream_has_a_name(
         async for piece in stream:
             assert piece.text == "a"
             break
-        assert router.wait_for_cancel(timeout=2)
+        assert router.wait_for_cancel(timeout=30)
         assert [piece async for piece in stream] == []
 
     ask(router.target, scenario)
@@ -242,7 +242,7 @@ def test_an_error_in_the_loop_cancels(ask: Ask, serve: Serve) -> None:
         with pytest.raises(ZeroDivisionError):
             async for _ in client.stream("x"):
                 raise ZeroDivisionError
-        assert router.wait_for_cancel(timeout=2)
+        assert router.wait_for_cancel(timeout=30)
 
     ask(router.target, scenario)
 
@@ -254,7 +254,7 @@ def test_closing_a_stream_cancels_and_ends_it(ask: Ask, serve: Serve) -> None:
         stream = client.stream("x")
         await anext(stream)
         await stream.aclose()
-        assert router.wait_for_cancel(timeout=2)
+        assert router.wait_for_cancel(timeout=30)
         assert [piece async for piece in stream] == []
         with pytest.raises(Cancelled):
             await stream.result()
@@ -278,7 +278,7 @@ def test_cancel_from_another_thread_ends_a_waiting_stream(serve: Serve) -> None:
         stream = client.stream("x")
         threading.Timer(0.2, stream.cancel).start()
         assert list(stream) == []
-    assert router.wait_for_cancel(timeout=2)
+    assert router.wait_for_cancel(timeout=30)
 
 
 def test_cancelling_the_task_cancels_the_request(serve: Serve) -> None:
@@ -296,7 +296,7 @@ def test_cancelling_the_task_cancels_the_request(serve: Serve) -> None:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
-            assert router.wait_for_cancel(2, timeout=2)
+            assert router.wait_for_cancel(2, timeout=30)
 
     asyncio.run(scenario())
 
@@ -312,7 +312,7 @@ def test_timeout_is_the_deadline_of_the_call(ask: Ask, serve: Serve) -> None:
             await client.stream("x", timeout=0.2).result()
 
     ask(router.target, scenario)
-    assert router.wait_for_cancel(2, timeout=2)
+    assert router.wait_for_cancel(2, timeout=30)
 
 
 def test_unavailable_is_retried_before_the_first_message(ask: Ask, serve: Serve) -> None:
@@ -442,7 +442,7 @@ def test_closing_the_client_cancels_what_runs(serve: Serve) -> None:
             await async_client.complete("x")
 
     asyncio.run(scenario())
-    assert router.wait_for_cancel(2, timeout=2)
+    assert router.wait_for_cancel(2, timeout=30)
 
 
 def test_use_in_another_event_loop_is_a_clear_runtime_error(serve: Serve) -> None:

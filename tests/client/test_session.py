@@ -50,7 +50,7 @@ def test_a_turn_supersedes_the_one_before(ask: Ask, serve: Serve) -> None:
     assert router.openings == [pb.SessionOpen(priority=pb.PRIORITY_HIGH, cache_salt=b"doc")]
     assert [request.text for request in router.requests] == ["old", "new"]
     assert router.requests[1].stopping.max_new_tokens == 3
-    assert router.wait_for_cancel(timeout=2)
+    assert router.wait_for_cancel(timeout=30)
 
 
 def test_turns_one_after_the_other_are_whole(ask: Ask, serve: Serve) -> None:
@@ -129,7 +129,7 @@ def test_cancel_ends_the_turn_and_the_session_goes_on(ask: Ask, serve: Serve) ->
             await anext(stream)
             session.cancel()
             rest = [piece async for piece in stream]
-            assert router.wait_for_cancel(timeout=2)
+            assert router.wait_for_cancel(timeout=30)
             return rest, (await session.complete("y")).text
 
     rest, text = ask(router.target, scenario)
@@ -246,7 +246,7 @@ def test_closing_a_session_ends_its_turn_and_its_use(ask: Ask, serve: Serve) -> 
         return session
 
     ask(router.target, scenario)
-    assert router.wait_for_cancel(timeout=2)
+    assert router.wait_for_cancel(timeout=30)
 
 
 def test_wrong_values_of_a_turn_or_a_session_are_refused_here(ask: Ask, serve: Serve) -> None:

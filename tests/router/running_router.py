@@ -137,7 +137,7 @@ async def wait_for(event: asyncio.Event) -> None:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Waits for something to become true, but not for ever."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():
             await asyncio.sleep(0.005)
 

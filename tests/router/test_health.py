@@ -51,13 +51,13 @@ def test_steps_that_do_not_finish_are_not_serving_and_idleness_is_no_stall(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        async with running_router(tmp_path, stall_seconds=0.2) as running:
+        async with running_router(tmp_path, stall_seconds=1.0) as running:
             health = health_pb2_grpc.HealthStub(running.channel)
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(1.2)
             assert (await health.Check(ask())).status == SERVING
             running.behaviour.hangs = True
             work = asyncio.create_task(running.complete(stopping=pb.Stopping(max_new_tokens=3)))
-            await until(lambda: running.step_loop.stalled_seconds > 0.25)
+            await until(lambda: running.step_loop.stalled_seconds > 1.1)
             assert (await health.Check(ask())).status == NOT_SERVING
             running.behaviour.hangs = False
             await work

@@ -51,7 +51,7 @@ def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Pat
 
 def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
     async def scenario() -> None:
-        behaviour = Behaviour(step_seconds=0.02)
+        behaviour = Behaviour(step_seconds=0.5)
         async with running_router(tmp_path, behaviour, drain_seconds=0.2) as running:
             work = asyncio.create_task(running.complete(stopping=tokens(200)))
             await until(lambda: running.group.shards[0].step_count > 1)
@@ -60,7 +60,7 @@ def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
             error = await failure_of(work)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
             assert reason_of(error) == "DRAINING"
-            assert 0.1 < time.monotonic() - started < 1.5
+            assert 0.1 < time.monotonic() - started < 50.0  # of the 100 s that the work takes
             assert await running.run is Ending.DRAINED
 
     asyncio.run(scenario())

@@ -93,10 +93,8 @@ def test_someone_who_waits_cuts_a_lease_short(tmp_path: Path) -> None:
             shard = running.group.shards[0]
             await until(lambda: any(plan.num_steps > 8 for plan in shard.plans))
             await until(lambda: shard.step_count > 8)
-            started = time.monotonic()
             short = pb.Stopping(max_new_tokens=1)
             await running.complete(text="second", stopping=short)
-            assert time.monotonic() - started < 0.4
             assert behaviour.interrupted_plan_numbers
             first.cancel()
 

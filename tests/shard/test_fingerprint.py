@@ -41,12 +41,12 @@ def test_facts_names_and_sizes_count(tmp_path: Path) -> None:
 def test_a_file_of_many_gigabytes_takes_no_time(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with path.open("wb") as stream:
-        stream.truncate(64 << 30)
+        stream.truncate(1 << 40)
     started = time.perf_counter()
     before = fingerprint([path], [])
-    assert time.perf_counter() - started < 2.0
+    assert time.perf_counter() - started < 30.0
     with path.open("r+b") as stream:
-        stream.seek(64 << 29)
+        stream.seek(1 << 39)
         stream.write(bytes([1]) * 4096)
     assert fingerprint([path], []) != before
 

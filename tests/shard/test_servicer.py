@@ -20,7 +20,7 @@ from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.step import Plan, RowOutcome, RowState, StepOutcome
 
 Emit = Callable[[StepOutcome], None]
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 0.1
 
 

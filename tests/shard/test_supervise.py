@@ -15,7 +15,7 @@ import pytest
 from santacoder_shard.log import make_logger
 from santacoder_shard.supervise import Supervisor
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 # Says that it is ready, notes its signals in a file, and leaves on SIGTERM or the end of its input.
 SERVING = """
 import signal, sys

@@ -12,7 +12,7 @@ from santacoder_shard.step import Plan, StepOutcome
 from santacoder_shard.worker import PlanQueueFull, Worker
 
 Emit = Callable[[StepOutcome], None]
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 def plan(number: int, step_deadline_seconds: float = 0.0) -> Plan:
