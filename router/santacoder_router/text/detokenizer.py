@@ -21,6 +21,10 @@ class TokenBytes(Protocol):
         """The bytes of one id, special tokens as their spelling."""
         ...
 
+    def joined_bytes(self, token_ids: Sequence[int]) -> bytes:
+        """The bytes of ids, one after the other."""
+        ...
+
 
 class Utf8Stream:
     """Bytes in pieces to text in pieces: joined, `bytes.decode("utf-8", errors="replace")` of all.
@@ -69,6 +73,7 @@ class ChoiceText:
         self._tokens = tokens
         self._characters = Utf8Stream()
         self._scanner = StopScanner(stop)
+        self._may_stop = bool(stop)
 
     @property
     def stopped(self) -> bool:
@@ -77,6 +82,10 @@ class ChoiceText:
 
     def push(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> Piece:
         """Take accepted ids and, if asked for, as many log probabilities."""
+        if not self._may_stop:
+            # All are kept, so there is no need to look at them one by one.
+            whole = self._characters.push(self._tokens.joined_bytes(token_ids))
+            return Piece(text=whole, token_ids=tuple(token_ids), logprobs=tuple(logprobs))
         text: list[str] = []
         kept = 0
         for token_id in token_ids:

@@ -69,10 +69,14 @@ class Tokenizer:
         """The bytes of one id, special tokens as their spelling. IndexError beyond the last id."""
         return self._bytes_of[token_id]
 
+    def joined_bytes(self, token_ids: Sequence[int]) -> bytes:
+        """The bytes of ids, one after the other. IndexError beyond the last id."""
+        bytes_of = self._bytes_of
+        return b"".join([bytes_of[token_id] for token_id in token_ids])
+
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no whole character show as U+FFFD."""
-        data = b"".join(self._bytes_of[token_id] for token_id in token_ids)
-        return data.decode("utf-8", errors="replace")
+        return self.joined_bytes(token_ids).decode("utf-8", errors="replace")
 
     def echo(self, prompt: Prompt) -> str:
         """The prompt as an echo puts it in front of the text: for an infill, the prefix."""

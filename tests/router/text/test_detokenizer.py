@@ -25,6 +25,9 @@ class _Table:
     def token_bytes(self, token_id: int) -> bytes:
         return self._tokens[token_id]
 
+    def joined_bytes(self, token_ids: Sequence[int]) -> bytes:
+        return b"".join(self._tokens[token_id] for token_id in token_ids)
+
 
 def _joined(pieces: Sequence[Piece]) -> Piece:
     matched = [piece.matched_stop for piece in pieces if piece.matched_stop is not None]
