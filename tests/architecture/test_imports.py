@@ -33,6 +33,13 @@ def imported_modules_of(node: ast.Import | ast.ImportFrom) -> set[str]:
     return {node.module} if node.level == 0 and node.module else set()
 
 
+def foreign_modules(source: Path) -> set[str]:
+    """Tops of what the file imports that is neither standard, nor ours, nor in a plain install."""
+    plain = {"google", "grpc", "grpc_status", "santacoder", "santacoder_client"}
+    tops = {name.split(".")[0] for name in imported_modules(source)}
+    return tops - plain - set(sys.stdlib_module_names)
+
+
 def sources(folder: Path) -> list[Path]:
     files = sorted(folder.rglob("*.py"))
     assert files, f"{folder} holds no sources"
@@ -55,12 +62,17 @@ def test_client_and_router_know_no_tensors(package: str) -> None:
 
 
 def test_the_sdk_needs_no_more_than_the_plain_install() -> None:
-    allowed = {"google", "grpc", "grpc_status", "santacoder", "santacoder_client"}
     for file in sources(PACKAGES["santacoder_client"]):
         if "loadtest" in file.parts:
             continue
-        tops = {name.split(".")[0] for name in imported_modules(file)}
-        others = tops - allowed - set(sys.stdlib_module_names)
+        assert not foreign_modules(file), f"{file} imports {foreign_modules(file)}"
+        names = imported_modules(file)
+        assert not any(name.startswith("santacoder_client.loadtest") for name in names), file
+
+
+def test_the_load_tester_needs_no_more_than_its_extra() -> None:
+    for file in sources(PACKAGES["santacoder_client"] / "loadtest"):
+        others = foreign_modules(file) - {"numpy", "rich"}
         assert not others, f"{file} imports {others}"
 
 

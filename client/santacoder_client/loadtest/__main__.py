@@ -1,0 +1,94 @@
+"""The `santacoder-load` command: chooses the verb, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from santacoder_client.loadtest.errors import LoadTestError
+
+_EXAMPLES = """\
+exit status: 0 done, 1 failed while running, 2 wrong usage, 5 no server reached,
+             6 a --fail-on threshold was missed, 130 interrupted (what was measured is kept)
+"""
+
+
+class Verb(Protocol):
+    """A module of `verbs/`."""
+
+    def add_parser(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        """Adds the verb's own parser, with `execute` as its default."""
+
+    def execute(self, arguments: argparse.Namespace) -> int:
+        """Does it; returns the exit status."""
+
+
+def verbs() -> tuple[Verb, ...]:
+    """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
+    return ()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in the form of all the project's commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser: argparse.ArgumentParser = _Parser(
+        prog="santacoder-load",
+        description="Loads a SantaCoder service and says truthfully what came back, and when.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs():
+        verb.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status. Usage errors leave by SystemExit(2)."""
+    # gRPC's own log would come between a person and the error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        parser = build_parser()
+    except ModuleNotFoundError as error:
+        hint = "pip install 'santacoder-serving[load]'"
+        return _complain(f"the load tester needs {error.name}, which is not installed", hint, 1)
+    arguments = parser.parse_args(argv)
+    # For the result: what was asked, word for word.
+    arguments.command = list(sys.argv[1:] if argv is None else argv)
+    return _execute(arguments)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    try:
+        status: int = arguments.execute(arguments)
+        sys.stdout.flush()
+    except LoadTestError as error:
+        return _complain(str(error), error.hint, error.exit_status)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read has seen enough. What is still in the buffer would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _complain(message: str, hint: str | None, status: int) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    if hint is not None:
+        sys.stderr.write(f"hint: {hint}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `santacoder-load` can be told to do, a module each."""
