@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,10 @@ EXIT_CONFIG = 2
 EXIT_PORT = 4
 EXIT_INTERNAL = 70
 EXIT_SIGNAL = 128
+
+# Allocations between two looks for cycles. Requests leave few behind, and at Python's own 700 the
+# looking took 6 to 15 percent of a request's time.
+COLLECT_EVERY = 50_000
 
 
 def main() -> None:
@@ -53,7 +58,10 @@ async def run(config: RouterConfig, log: Log) -> int:
 
 
 def announce(address: str, metrics_address: str) -> None:
-    """The one line on standard output."""
+    """The one line on standard output; what start-up made will stay, and is not looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY)
     sys.stdout.write(f"ready grpc={address} metrics={metrics_address}\n")
     sys.stdout.flush()
 

@@ -28,7 +28,7 @@ class WholeRequest(Protocol):
     def started(self, cached_token_count: int) -> None:
         """The choice is in a plan."""
 
-    def grew(self, token_count: int) -> None:
+    def grew(self) -> None:
         """The choice has new tokens."""
 
     def stop(self, sequence: int) -> None:
@@ -116,7 +116,7 @@ class Choice:
         piece = self._text.push(event.token_ids, event.logprobs)
         self.pending.add(piece)
         self.token_count += len(piece.token_ids)
-        self._request.grew(len(piece.token_ids))
+        self._request.grew()
         if piece.matched_stop is not None:
             self._request.stop(self._sequence)
             self._end(ChoiceEnd(inference_pb2.FINISH_REASON_STOP, matched_stop=piece.matched_stop))

@@ -14,6 +14,9 @@ from santacoder.shard.v1 import shard_pb2
 from santacoder_router.core import plan as core
 from santacoder_router.handshake import Description
 
+# A look-up: calling the enumeration costs as much as the rest of a row.
+ROW_STATES = {int(state): state for state in core.RowState}
+
 
 class CodecError(Exception):
     """A frame from a shard that contradicts itself or the plan it answers."""
@@ -158,10 +161,9 @@ def _row_result(
     places: range,
     logprobs: dict[int, core.TokenLogprobs],
 ) -> core.RowResult:
-    try:
-        row_state = core.RowState(state)
-    except ValueError:
-        raise CodecError(f"row state: unknown number {state}") from None
+    row_state = ROW_STATES.get(state)
+    if row_state is None:
+        raise CodecError(f"row state: unknown number {state}")
     of_row = tuple(logprobs[place] for place in places if place in logprobs) if logprobs else ()
     if of_row and len(of_row) != len(token_ids):
         raise CodecError(f"log probabilities: {len(of_row)} for {len(token_ids)} ids of a row")

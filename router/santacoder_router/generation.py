@@ -74,6 +74,7 @@ class Generation:
         self._is_accepted = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
+        self._is_over = asyncio.Event()
 
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """Everything that happens, as it happens; what waits for a slow reader is joined.
@@ -95,9 +96,8 @@ class Generation:
 
     async def answer(self) -> inference_pb2.CompleteResponse:
         """The whole answer, once it is there. Raises the RouterError that ends the request."""
-        while self._ended_at is None and self._error is None:
-            self._changed.clear()
-            await self._changed.wait()
+        # Not woken by every token: a crowd of waiting answers would be woken at every step.
+        await self._is_over.wait()
         if self._error is not None:
             raise self._error
         finished = self._finished()
@@ -126,13 +126,12 @@ class Generation:
         metrics.cached_tokens.inc(cached_token_count)
         self._changed.set()
 
-    def grew(self, token_count: int) -> None:
+    def grew(self) -> None:
         """A choice has new tokens."""
         if self._first_token_at is None:
             self._first_token_at = self._surroundings.clock()
             seconds = self._first_token_at - self._arrival
             self._surroundings.metrics.first_token.observe(seconds)
-        self._surroundings.metrics.completion_tokens.inc(token_count)
         self._changed.set()
 
     def stop(self, sequence: int) -> None:
@@ -145,12 +144,14 @@ class Generation:
         self._surroundings.metrics.choices.labels(name).inc()
         if all(choice.end is not None for choice in self.choices):
             self._ended_at = self._surroundings.clock()
+            self._is_over.set()
         self._changed.set()
 
     def fail(self, error: Exception) -> None:
         """The request cannot go on; the first error counts."""
         if self._error is None:
             self._error = error
+            self._is_over.set()
             self._changed.set()
 
     def fail_for(self, reason: plan.FinishReason) -> None:

@@ -14,7 +14,14 @@ from typing import Protocol
 
 import structlog
 
-from santacoder_router.core.plan import Event, Finished, FinishReason, Request, StepPlan
+from santacoder_router.core.plan import (
+    Event,
+    Finished,
+    FinishReason,
+    Request,
+    StepPlan,
+    Tokens,
+)
 from santacoder_router.core.scheduler import Scheduler
 from santacoder_router.metrics import Metrics
 from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
@@ -169,6 +176,7 @@ class StepLoop:
         self._deliver(events)
 
     def _deliver(self, events: list[Event]) -> None:
+        token_count = 0
         for event in events:
             if isinstance(event, Finished):
                 reader = self._readers.pop(event.request_id, None)
@@ -176,6 +184,9 @@ class StepLoop:
                 reader = self._readers.get(event.request_id)
             if reader is not None:
                 reader.read(event)
+                if isinstance(event, Tokens):
+                    token_count += len(event.token_ids)
+        self._metrics.completion_tokens.inc(token_count)
 
     async def _wait(self) -> None:
         due = self._scheduler.next_deadline()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class Priority(enum.IntEnum):
@@ -164,8 +165,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
+class RowResult(NamedTuple):
     """What one row sampled in the steps reported. `logprobs` is empty or one entry a token."""
 
     token_ids: tuple[int, ...]
@@ -193,8 +193,7 @@ class Started:
     cached_token_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Accepted output ids of a request, in order, each reported once; never those that end it."""
 
     request_id: int
