@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from santacoder_client.loadtest.errors import UsageError
+
 PromptKind = Literal["text", "infill", "token_ids"]
 
 
@@ -77,5 +79,5 @@ class DescribedSource(PromptSource, Protocol):
         """When each prompt of a timed trace is due, in seconds; it ends there. Else None."""
 
 
-class DataError(Exception):
-    """The data cannot be used; one line for a person, in the form of all errors."""
+class DataError(UsageError):
+    """The data cannot be used as asked: exit status 2, before anything is sent."""
