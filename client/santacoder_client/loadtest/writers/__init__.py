@@ -1,0 +1,1 @@
+"""What a run leaves on disk: a result, a line per request, CSV, JUnit."""
