@@ -91,6 +91,12 @@ EVERY_FIELD = pb.CompletionRequest(
 )
 
 
+def wait_for_requests(router: FakeRouter, count: int = 1) -> None:
+    """Waits until the router has been asked so often."""
+    while len(router.requests) < count:
+        time.sleep(0.01)
+
+
 def choices_of(pieces: list[Piece]) -> dict[int, tuple[str, list[int], FinishReason | None]]:
     """What the pieces of each choice say when joined."""
     joined: dict[int, tuple[str, list[int], FinishReason | None]] = {}
@@ -167,7 +173,7 @@ def test_streamed_equals_unary_in_every_field(ask: Ask, serve: Serve) -> None:
 
 
 def test_pieces_come_before_the_answer_is_whole(ask: Ask, serve: Serve) -> None:
-    router = serve(Answer(("a",) * 20, seconds_per_piece=3))
+    router = serve(Answer(("a",) * 600, seconds_per_piece=0.1))
 
     async def scenario(client: AsyncClient) -> float:
         started = time.monotonic()
@@ -222,7 +228,7 @@ def test_a_stream_knows_what_has_come_so_far(ask: Ask, serve: Serve) -> None:
 def test_leaving_the_loop_cancels_at_once_even_if_the_stream_has_a_name(
     ask: Ask, serve: Serve
 ) -> None:
-    router = serve(Answer(("a",) * 100, seconds_per_piece=0.1))
+    router = serve(Answer(("a",) * 600, seconds_per_piece=0.1))
 
     async def scenario(client: AsyncClient) -> None:
         stream = client.stream("x")
@@ -236,7 +242,7 @@ def test_leaving_the_loop_cancels_at_once_even_if_the_stream_has_a_name(
 
 
 def test_an_error_in_the_loop_cancels(ask: Ask, serve: Serve) -> None:
-    router = serve(Answer(("a",) * 100, seconds_per_piece=0.1))
+    router = serve(Answer(("a",) * 600, seconds_per_piece=0.1))
 
     async def scenario(client: AsyncClient) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -248,7 +254,7 @@ def test_an_error_in_the_loop_cancels(ask: Ask, serve: Serve) -> None:
 
 
 def test_closing_a_stream_cancels_and_ends_it(ask: Ask, serve: Serve) -> None:
-    router = serve(Answer(("a",) * 100, seconds_per_piece=0.1))
+    router = serve(Answer(("a",) * 600, seconds_per_piece=0.1))
 
     async def scenario(client: AsyncClient) -> None:
         stream = client.stream("x")
@@ -273,16 +279,21 @@ def test_reading_to_the_end_cancels_nothing(ask: Ask, serve: Serve) -> None:
 
 
 def test_cancel_from_another_thread_ends_a_waiting_stream(serve: Serve) -> None:
-    router = serve(Answer(("a", "b"), seconds_per_piece=30))
+    router = serve(Answer(("a", "b"), seconds_per_piece=60))
     with Client(router.target) as client:
         stream = client.stream("x")
-        threading.Timer(0.2, stream.cancel).start()
+
+        def cancel_once_asked() -> None:
+            wait_for_requests(router)
+            stream.cancel()
+
+        threading.Thread(target=cancel_once_asked).start()
         assert list(stream) == []
     assert router.wait_for_cancel(timeout=30)
 
 
 def test_cancelling_the_task_cancels_the_request(serve: Serve) -> None:
-    router = serve(Answer(("a",), seconds_per_piece=30))
+    router = serve(Answer(("a",), seconds_per_piece=60))
 
     async def scenario() -> None:
         async with AsyncClient(router.target) as client:
@@ -302,17 +313,21 @@ def test_cancelling_the_task_cancels_the_request(serve: Serve) -> None:
 
 
 def test_timeout_is_the_deadline_of_the_call(ask: Ask, serve: Serve) -> None:
-    router = serve(Answer(("a",), seconds_per_piece=30))
+    router = serve(Answer(("a",), seconds_per_piece=60))
 
     async def scenario(client: AsyncClient) -> None:
-        with pytest.raises(DeadlineExceeded) as unary:
-            await client.complete("x", timeout=0.2)
-        assert unary.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        with pytest.raises(DeadlineExceeded):
-            await client.stream("x", timeout=0.2).result()
+        # Again where the time was up before the request had left.
+        while not router.requests:
+            with pytest.raises(DeadlineExceeded) as unary:
+                await client.complete("x", timeout=0.2)
+            assert unary.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert router.wait_for_cancel(len(router.requests), timeout=30)
+        while router.requests[-1].text != "y":
+            with pytest.raises(DeadlineExceeded):
+                await client.stream("y", timeout=0.2).result()
 
     ask(router.target, scenario)
-    assert router.wait_for_cancel(2, timeout=30)
+    assert router.wait_for_cancel(len(router.requests), timeout=30)
 
 
 def test_unavailable_is_retried_before_the_first_message(ask: Ask, serve: Serve) -> None:
@@ -390,16 +405,16 @@ def test_wait_ready_returns_when_health_says_serving(ask: Ask) -> None:
             started = time.monotonic()
             serving = health_pb2.HealthCheckResponse.SERVING
             threading.Timer(0.3, servicer.set, ["", serving]).start()
-            await client.wait_ready(10)
+            await client.wait_ready(600)
             return time.monotonic() - started
 
-        assert 0.25 < ask(target, scenario) < 5
+        assert 0.25 < ask(target, scenario) < 60
         server.stop(None).wait()
 
 
 def test_wait_ready_waits_for_a_server_that_is_not_there(ask: Ask, serve: Serve) -> None:
     target = serve().target
-    ask(target, lambda client: client.wait_ready(5))
+    ask(target, lambda client: client.wait_ready(60))
 
     async def scenario(client: AsyncClient) -> None:
         with pytest.raises(Unavailable):
@@ -429,17 +444,25 @@ def test_use_after_close_is_a_clear_runtime_error(ask: Ask, serve: Serve) -> Non
 
 
 def test_closing_the_client_cancels_what_runs(serve: Serve) -> None:
-    router = serve(Answer(("a",), seconds_per_piece=30))
+    router = serve(Answer(("a",), seconds_per_piece=60))
     client = Client(router.target)
-    threading.Timer(0.3, client.close).start()
+
+    def close_once_asked() -> None:
+        wait_for_requests(router)
+        client.close()
+
+    threading.Thread(target=close_once_asked).start()
     with pytest.raises(Cancelled):
         client.complete("x")
 
     async def scenario() -> None:
         async_client = AsyncClient(router.target)
-        asyncio.get_running_loop().call_later(0.3, asyncio.ensure_future, async_client.close())
+        work = asyncio.create_task(async_client.complete("x"))
+        while len(router.requests) < 2:
+            await asyncio.sleep(0.01)
+        await async_client.close()
         with pytest.raises(Cancelled):
-            await async_client.complete("x")
+            await work
 
     asyncio.run(scenario())
     assert router.wait_for_cancel(2, timeout=30)

@@ -30,7 +30,7 @@ from santacoder_client.testing import Answer, Failure, FakeRouter
 
 Serve = Callable[..., FakeRouter]
 
-SLOW = Answer(("a",) * 100, seconds_per_piece=0.1)
+SLOW = Answer(("a",) * 1000, seconds_per_piece=0.1)
 
 
 def test_a_turn_supersedes_the_one_before(ask: Ask, serve: Serve) -> None:
@@ -46,7 +46,7 @@ def test_a_turn_supersedes_the_one_before(ask: Ask, serve: Serve) -> None:
     first, text, rest = ask(router.target, scenario)
     assert (first.text, text) == ("a", "new")
     assert rest[-1].finish_reason is FinishReason.CANCELLED
-    assert len(rest) < 50
+    assert len(rest) < 500
     assert router.openings == [pb.SessionOpen(priority=pb.PRIORITY_HIGH, cache_salt=b"doc")]
     assert [request.text for request in router.requests] == ["old", "new"]
     assert router.requests[1].stopping.max_new_tokens == 3
@@ -100,7 +100,7 @@ def test_a_superseded_complete_raises_cancelled(serve: Serve) -> None:
         while not router.requests:
             time.sleep(0.01)
         assert session.complete("new").text == "new"
-        thread.join(5)
+        thread.join(60)
     assert len(caught) == 1
 
 
@@ -194,11 +194,11 @@ def test_a_turn_s_timeout_cancels_it_and_is_deadline_exceeded(ask: Ask, serve: S
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded) as late:
                 await session.complete("x", timeout=0.3)
-            assert 0.25 < time.monotonic() - started < 5
+            assert 0.25 < time.monotonic() - started < 60  # of the hundred that it takes
             assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
             while not router.wait_for_cancel(timeout=0):
                 await asyncio.sleep(0.01)
-            return (await session.complete("y", timeout=5)).text
+            return (await session.complete("y", timeout=60)).text
 
     assert ask(router.target, scenario) == "next"
 
@@ -215,7 +215,7 @@ def test_a_server_that_goes_away_fails_running_and_later_turns(ask: Ask, serve: 
                 await stream.result()
             for _ in range(2):
                 with pytest.raises((Unavailable, Cancelled)):
-                    await session.complete("y", timeout=5)
+                    await session.complete("y", timeout=60)
 
     ask(router.target, scenario)
 
@@ -225,7 +225,7 @@ def test_without_a_server_a_turn_is_unavailable(ask: Ask) -> None:
         async with client.session() as session:
             for _ in range(2):
                 with pytest.raises(Unavailable):
-                    await session.complete("x", timeout=10)
+                    await session.complete("x", timeout=60)
 
     ask("127.0.0.1:1", scenario)
 
