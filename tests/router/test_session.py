@@ -85,7 +85,7 @@ def test_a_turn_that_is_replaced_or_cancelled_ends_at_once(tmp_path: Path, repla
             events = await events_of(call, 1)
             [end] = [e.choice_finished for e in events if e.HasField("choice_finished")]
             assert end.reason == pb.FINISH_REASON_CANCELLED
-            await until(lambda: not shard.engine.slots)
+            await until(lambda: all(slot.ended for slot in shard.engine.slots.values()))
             assert shard.step_count - steps < 40
             assert running.step_loop.scheduler.stats.held_block_count == 0
             await call.done_writing()

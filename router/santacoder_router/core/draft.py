@@ -51,6 +51,7 @@ class Draft:
         group.next_plan_number += 1
         group.in_flight.append(PlanInFlight(number, self.rows, num_steps, self.is_decode))
         retires, group.retires = group.retires, []
+        group.is_retire_urgent = False
         block_size = group.block_size
         grants: list[BlockGrant] = []
         rows: list[Row] = []

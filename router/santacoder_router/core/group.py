@@ -46,6 +46,9 @@ class GroupState:
         self.running: list[Residency] = []
         # Residencies that ended since the last plan.
         self.retires: list[Retire] = []
+        # Whether one of them still runs on the shards. If not, they wait for the next plan with
+        # rows: a plan to retire alone would stand in the way of the next request.
+        self.is_retire_urgent = False
         self.in_flight: deque[PlanInFlight] = deque()
         self.next_plan_number = 1
         self._free_slots = list(range(config.sequence_limit - 1, -1, -1))
@@ -87,8 +90,10 @@ class GroupState:
             self.pool.register(prefix, residency.blocks[index])
         residency.registered_count = max(full_count, residency.registered_count)
 
-    def leave(self, residency: Residency) -> None:
+    def leave(self, residency: Residency, has_ended: bool = False) -> None:
         """Takes slot and blocks back at once; the next plan says so to the shards.
+
+        `has_ended`: the shards have ended the sequence themselves.
 
         Plans in flight may still write the blocks. That is harmless: the shards work in order, so
         whatever the next owner writes comes later, and nothing is cached before it is written.
@@ -98,6 +103,7 @@ class GroupState:
         self.running.remove(residency)
         self.pool.release(residency.blocks)
         self._free_slots.append(residency.slot)
+        self.is_retire_urgent |= not has_ended
         self.retires.append(Retire(residency.sequence.request.request_id, residency.generation))
 
 

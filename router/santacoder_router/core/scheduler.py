@@ -137,7 +137,7 @@ class Scheduler:
             self._cached_token_count += admitted.computed_length
         for sequence, cached_token_count in draft.started:
             events.append(Started(sequence.request.request_id, cached_token_count))
-        if not draft.rows and not group.retires:
+        if not draft.rows and not group.is_retire_urgent:
             return None, events
         num_steps = extend_to_lease(draft, self._config, group, self._step_time)
         return draft.send(group, num_steps), events
@@ -221,7 +221,8 @@ class Scheduler:
         if sequence.residency is None:
             self._waiting.remove(sequence)
         else:
-            self._group.leave(sequence.residency)
+            # The ends that the shards tell of are ends there too.
+            self._group.leave(sequence.residency, has_ended=reason in _ENDS.values())
         return Finished(sequence.request.request_id, reason, matched_id)
 
 

@@ -105,7 +105,7 @@ class Simulation:
         self._execute()
         self._deliver()
         check_empty(self.scheduler, self.config)
-        require(self._shard.resident_count == 0, "L5 the shard still has sequences")
+        require(self._shard.running_count == 0, "L5 the shard still runs sequences")
 
     def _begin_epoch(self, poison_rate: float) -> None:
         self._shard = SimulatedShard(

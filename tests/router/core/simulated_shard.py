@@ -86,9 +86,9 @@ class SimulatedShard:
         self._last_number = 0
 
     @property
-    def resident_count(self) -> int:
-        """Sequences in slots."""
-        return len(self._slots)
+    def running_count(self) -> int:
+        """Sequences in slots that have not ended here."""
+        return sum(slot.state in _IDLE for slot in self._slots.values())
 
     def execute(self, plan: StepPlan, cut_rate: float = 0.0) -> list[StepResult]:
         """Runs a plan and answers it in one result or several; leases may be cut short."""

@@ -89,5 +89,5 @@ def check_empty(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(stats.running_request_count == stats.queued_request_count == 0, "L5 requests", stats)
     require(stats.queued_token_count == 0, "L5 queued tokens", stats)
     require(len(scheduler._group._free_slots) == config.sequence_limit, "L5 slots taken")
-    require(not scheduler._group.retires, "L5 retires unsent")
+    require(not scheduler._group.is_retire_urgent, "L5 retires unsent")
     require(scheduler.next_deadline() is None and len(scheduler._timers) == 0, "L5 timers left")

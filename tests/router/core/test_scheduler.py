@@ -145,14 +145,25 @@ def test_an_ending_id_alone_brings_no_tokens() -> None:
     assert scheduler.apply(result, 0.0) == [Finished(1, FinishReason.END_OF_TEXT, matched_id=0)]
 
 
-def test_a_sequence_that_ended_is_retired_with_the_next_plan_even_if_nothing_runs() -> None:
+def test_a_sequence_that_was_cancelled_is_retired_with_the_next_plan_even_if_nothing_runs() -> None:
     scheduler = make_scheduler()
-    scheduler.add(make_request(1, range(4), new=1), 0.0)
-    scheduler.apply(answer(planned(scheduler), ((5,), RowState.LENGTH)), 0.0)
+    scheduler.add(make_request(1, range(4), new=2), 0.0)
+    scheduler.apply(answer(planned(scheduler), ((5,), RowState.RUNNING)), 0.0)
+    scheduler.cancel(1, 0.0)
     plan = planned(scheduler)
     assert (plan.retires, plan.rows, plan.num_steps) == ((Retire(1, 1),), (), 1)
     assert scheduler.apply(answer(plan), 0.0) == []
     assert scheduler.plan(0.0) == (None, [])
+
+
+def test_a_sequence_that_the_shards_ended_is_retired_with_the_next_plan_that_has_rows() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_request(1, range(4), new=1), 0.0)
+    scheduler.apply(answer(planned(scheduler), ((5,), RowState.LENGTH)), 0.0)
+    assert scheduler.plan(0.0) == (None, [])
+    scheduler.add(make_request(2, range(4), new=1), 0.0)
+    plan = planned(scheduler)
+    assert (plan.retires, len(plan.rows)) == ((Retire(1, 1),), 1)
 
 
 def test_a_slot_may_be_retired_and_taken_in_one_plan() -> None:
