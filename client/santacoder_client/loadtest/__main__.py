@@ -35,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in the form of all the project's commands."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+        plain = message.removeprefix("argument ")
+        self.exit(2, f"error: {plain}\nhint: {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,13 +7,13 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from santacoder_client.loadtest.answer import END_OF_RUN
 from santacoder_client.loadtest.load import Load
 from santacoder_client.loadtest.meter import MeterReading
 from santacoder_client.loadtest.record import Outcome, RequestRecord
+from santacoder_client.loadtest.result import ClientVerdict
 
 BUSY_SHARE = 0.85
 """A loop that is busier makes what comes next wait, more often than not."""
@@ -26,20 +26,6 @@ LAG_PART_OF_LATENCY = 0.1
 NOTED_SHARE = 0.01
 """Part of the requests from which on failures or waits say something about the server."""
 GROWTH_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class ClientHealth:
-    """The verdict, and what it rests on; worst of all workers."""
-
-    verdict: Literal["client", "server", "neither"]
-    reasons: tuple[str, ...]
-    cpu_share: float
-    """Of one core."""
-    loop_lag_p99_ms: float
-    dispatch_delay_p99_ms: float
-    """The client's own part of it: from due until it left the schedule."""
-    workers: int
 
 
 class Pressure:
@@ -102,14 +88,14 @@ class Pressure:
         return not rising and growth > GROWTH_SHARE * half and growth > 4 * half**0.5
 
 
-def judge(readings: Sequence[MeterReading], pressure: Pressure) -> ClientHealth:
+def judge(readings: Sequence[MeterReading], pressure: Pressure) -> ClientVerdict:
     """The verdict. If the client was a limit, nothing is said of the server."""
     reasons = client_reasons(readings, pressure.median_latency_seconds)
     verdict: Literal["client", "server", "neither"] = "client"
     if not reasons:
         reasons = pressure.reasons()
         verdict = "server" if reasons else "neither"
-    return ClientHealth(
+    return ClientVerdict(
         verdict=verdict,
         reasons=tuple(reasons),
         cpu_share=max((each.cpu_share for each in readings), default=0.0),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client._codec import encode_call
 from santacoder_client.loadtest.data.source import Prompt
 from santacoder_client.types import Infill
+
+MOST_TEMPLATES = 1000
+"""Data that gives every request options of its own must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +44,17 @@ class Wishes:
 
 
 class Encoder:
-    """Makes messages of prompts; what all have in common is made once."""
+    """Makes messages of prompts; what many have in common is checked and made once."""
 
     def __init__(self, wishes: Wishes) -> None:
         self._wishes = wishes
-        self._plain = self._template(infill=False)
-        self._infill = self._template(infill=True)
+        self._templates: dict[object, pb.CompletionRequest] = {}
 
     def completion(self, prompt: Prompt, index: int) -> pb.CompletionRequest:
         """The whole request."""
         request = pb.CompletionRequest()
-        if prompt.options:
-            request.CopyFrom(self._own(prompt))
-        else:
-            request.CopyFrom(self._infill if prompt.kind == "infill" else self._plain)
-            _put_prompt(request, prompt)
+        request.CopyFrom(self._template(prompt.kind == "infill", prompt.options))
+        _put_prompt(request, prompt)
         request.request_id = self._wishes.request_id(index)
         if prompt.max_new_tokens is not None:
             request.stopping.max_new_tokens = prompt.max_new_tokens
@@ -64,12 +62,21 @@ class Encoder:
             request.cache_salt = prompt.cache_salt
         return request
 
-    def _template(self, infill: bool) -> pb.CompletionRequest:
-        return encode_call(Infill("", "") if infill else "", self._wishes.options).completion
+    def _template(self, infill: bool, own: Mapping[str, object]) -> pb.CompletionRequest:
+        key = (infill, *own.items())
+        try:
+            found = self._templates.get(key)
+        except TypeError:  # a list among the values: rare, and made anew each time
+            return self._made(infill, own)
+        if found is None:
+            found = self._made(infill, own)
+            if len(self._templates) < MOST_TEMPLATES:
+                self._templates[key] = found
+        return found
 
-    def _own(self, prompt: Prompt) -> pb.CompletionRequest:
-        merged = {**self._wishes.options, **prompt.options}
-        return encode_call(_sdk_prompt(prompt), merged).completion
+    def _made(self, infill: bool, own: Mapping[str, object]) -> pb.CompletionRequest:
+        merged = {**self._wishes.options, **own}
+        return encode_call(Infill("", "") if infill else "", merged).completion
 
 
 def _put_prompt(request: pb.CompletionRequest, prompt: Prompt) -> None:
@@ -81,13 +88,3 @@ def _put_prompt(request: pb.CompletionRequest, prompt: Prompt) -> None:
             request.infill.suffix = prompt.suffix
         case "token_ids":
             request.token_ids.ids.extend(prompt.token_ids)
-
-
-def _sdk_prompt(prompt: Prompt) -> str | list[int] | Infill:
-    match prompt.kind:
-        case "text":
-            return prompt.text
-        case "infill":
-            return Infill(prompt.prefix, prompt.suffix)
-        case "token_ids":
-            return cast(list[int], list(prompt.token_ids))

@@ -1,0 +1,211 @@
+"""Groups of options that several verbs share, and what they say. Checks; does nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from santacoder_client import _arguments
+from santacoder_client._channel import DEFAULT_TARGET
+from santacoder_client._options import OPTIONS, check_options
+from santacoder_client.errors import InvalidRequest
+from santacoder_client.loadtest.errors import UsageError
+from santacoder_client.loadtest.load import Phases
+from santacoder_client.loadtest.request import Wishes
+from santacoder_client.loadtest.target import (
+    SHARD_PREFIX,
+    Security,
+    Target,
+    check_security,
+    parse_targets,
+    read_token,
+)
+from santacoder_client.loadtest.values import (
+    count,
+    duration,
+    positive_duration,
+    share,
+)
+
+APIS = ("stream", "unary", "session")
+MOST_WORKERS = 64
+_OPTION_PREFIX = "request_"
+_NOT_FLAGS = ("request_id", "timeout")
+"""Request options that the run sets itself."""
+_OTHER_FLAGS = {"seed": "sampling-seed", "fim_order": "fim-order"}
+"""`--seed` is the run's."""
+
+
+def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is loaded, and how it is reached."""
+    group = parser.add_argument_group("target")
+    group.add_argument(
+        "--target",
+        action="append",
+        metavar="ADDRESS",
+        help="HOST:PORT of a router, or shard:ADDRESS[,ADDRESS...] of a shard group, rank by rank; "
+        "several times for several, in turns (default: $SANTACODER_TARGET, else 127.0.0.1:50051)",
+    )
+    group.add_argument(
+        "--allow-remote", action="store_true", help="load other machines than this one"
+    )
+    group.add_argument("--tls", action="store_true", help="encrypt")
+    group.add_argument("--ca-file", metavar="F", help="certificates to trust (the system's)")
+    group.add_argument("--certificate-file", metavar="F", help="this client's certificate")
+    group.add_argument("--key-file", metavar="F", help="its key")
+    group.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate")
+    group.add_argument("--token-file", metavar="F", help="a file with a bearer token")
+    group.add_argument(
+        "--allow-plain-token", action="store_true", help="send the token without encryption"
+    )
+    group.add_argument(
+        "--channels", type=count(1, 256), metavar="N", help="connections a worker and target"
+    )
+
+
+def targets_of(arguments: argparse.Namespace) -> tuple[tuple[Target, ...], Security]:
+    """The targets and how they are spoken to. Raises UsageError."""
+    security = check_security(
+        Security(
+            tls=arguments.tls,
+            ca_file=arguments.ca_file,
+            certificate_file=arguments.certificate_file,
+            key_file=arguments.key_file,
+            server_name=arguments.server_name,
+            token=read_token(arguments.token_file),
+        )
+    )
+    # The one look at the environment that decides anything.
+    texts = arguments.target or [os.environ.get("SANTACODER_TARGET") or DEFAULT_TARGET]
+    targets = parse_targets(texts, security, arguments.allow_remote, arguments.allow_plain_token)
+    if len({target.address for target in targets}) < len(targets):
+        raise UsageError("--target: named twice; got one address again; allowed each once")
+    return targets, security
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """How every request is made."""
+    group = parser.add_argument_group("requests", "in brackets: when not given")
+    group.add_argument(
+        "--api", choices=APIS, default="stream", help="which call of the service (stream)"
+    )
+    group.add_argument(
+        "--timeout", type=positive_duration, metavar="TIME", help="deadline of each (none)"
+    )
+    group.add_argument(
+        "--cancel-share",
+        type=share,
+        default=0.0,
+        metavar="X",
+        help="part of the requests to cancel (0); only --api session tells when that was confirmed",
+    )
+    group.add_argument(
+        "--cancel-after", type=duration, default=0.05, metavar="TIME", help="when (50ms)"
+    )
+    for option in OPTIONS:
+        if option.name not in _NOT_FLAGS:
+            flag = "--" + _OTHER_FLAGS.get(option.name, option.name.replace("_", "-"))
+            form = _arguments._form(option)
+            group.add_argument(
+                flag, dest=_OPTION_PREFIX + option.name, default=None, help=option.help, **form
+            )
+
+
+def wishes_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Wishes:
+    """What is asked of every request. Raises UsageError."""
+    given = {
+        option.name: getattr(arguments, _OPTION_PREFIX + option.name)
+        for option in OPTIONS
+        if option.name not in _NOT_FLAGS
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    try:
+        check_options(options)
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from error
+    if arguments.api != "stream" and any(target.mode == "shard" for target in targets):
+        raise UsageError(
+            f"--api: a shard group has one; got {arguments.api}; allowed stream with {SHARD_PREFIX}"
+        )
+    return Wishes(
+        api=arguments.api,
+        options=options,
+        timeout_seconds=arguments.timeout,
+        cancel_share=arguments.cancel_share,
+        cancel_after_seconds=arguments.cancel_after,
+        seed=seed_of(arguments),
+        run_id=f"load-{os.urandom(4).hex()}",
+    )
+
+
+def add_phase_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long the parts of a run are."""
+    group = parser.add_argument_group("time", "such as 500ms, 30s, 2m; in brackets: when not given")
+    group.add_argument(
+        "--warm-up", type=duration, default=5.0, metavar="TIME", help="not counted (5s)"
+    )
+    group.add_argument(
+        "--duration", type=positive_duration, default=30.0, metavar="TIME", help="counted (30s)"
+    )
+    group.add_argument(
+        "--cool-down",
+        type=duration,
+        default=2.0,
+        metavar="TIME",
+        help="load goes on, not counted (2s)",
+    )
+    group.add_argument(
+        "--grace",
+        type=duration,
+        default=30.0,
+        metavar="TIME",
+        help="wait for the last answers (30s)",
+    )
+
+
+def phases_of(arguments: argparse.Namespace) -> Phases:
+    """The parts of a run."""
+    return Phases(arguments.warm_up, arguments.duration, arguments.cool_down, arguments.grace)
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Who sends."""
+    group = parser.add_argument_group("client")
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        default="auto",
+        metavar="N",
+        help="processes that send, or auto: one for two cores (auto)",
+    )
+    group.add_argument(
+        "--seed", default="0", metavar="N", help="of arrivals, data and cancels (0)", type=_seed
+    )
+
+
+def worker_count_of(arguments: argparse.Namespace, most: int | None) -> int:
+    """How many processes send; never more than there are users or requests at once."""
+    if arguments.workers != "auto":
+        if most is not None and arguments.workers > most:
+            raise UsageError(
+                f"--workers: more than requests at once; got {arguments.workers}; "
+                f"allowed 1 to {most}"
+            )
+        return int(arguments.workers)
+    # The other half is for gRPC's own threads, and for whoever else runs here.
+    wanted = max(1, len(os.sched_getaffinity(0)) // 2)
+    return min(wanted, most or wanted, MOST_WORKERS)
+
+
+def seed_of(arguments: argparse.Namespace) -> int:
+    """The run's seed; the data reads it as text."""
+    return int(arguments.seed)
+
+
+def _seed(text: str) -> str:
+    return str(count(0, 2**63 - 1)(text))
+
+
+def _workers(text: str) -> Any:
+    return text if text == "auto" else count(1, MOST_WORKERS)(text)
