@@ -1,0 +1,1 @@
+"""One self-contained HTML page from a result: words, charts and tables, no request to anywhere."""
