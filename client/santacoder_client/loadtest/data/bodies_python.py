@@ -12,6 +12,8 @@ Gap = tuple[int, int]
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]+\w+[ \t]*[(\[]")
+MOST_HEADER_LINES = 100
+"""A bound, so that a file of headers alone is not read once for each of them."""
 _HEADER_END = re.compile(r":[ \t]*(?:#[^\r\n]*)?$")
 
 
@@ -82,10 +84,8 @@ def _by_indentation(text: str) -> Iterator[Gap]:
         header = _DEF.match(line)
         if header is None:
             continue
-        first = next(
-            (at + 1 for at in range(number, len(lines)) if _HEADER_END.search(lines[at])),
-            len(lines),
-        )
+        ahead = range(number, min(number + MOST_HEADER_LINES, len(lines)))
+        first = next((at + 1 for at in ahead if _HEADER_END.search(lines[at])), len(lines))
         last = first
         for at in range(first, len(lines)):
             if lines[at].strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Annotated
 
@@ -82,6 +83,8 @@ class FamiliesSource:
         check_room(model, "--prefix-tokens and --tail-tokens", longest, options.new_tokens.high)
         self._options = options
         self._blocks = TokenBlocks(model)
+        # A memory, not a state: a prefix is the same whenever it is asked for.
+        self._prefix = lru_cache(maxsize=256)(self._draw_prefix)
         exponent = options.popularity.exponent
         weights = ((rank + 1) ** -exponent for rank in range(options.families))
         self._shares = tuple(accumulate(weights))
@@ -96,14 +99,16 @@ class FamiliesSource:
         family = min(bisect(self._shares, draws.uniform() * self._shares[-1]), options.families - 1)
         tail_count = options.tail_tokens.draw(draws)
         new_count = options.new_tokens.draw(draws)
-        shared = (self.name, options.seed, "prefix", family)
-        prefix = self._blocks.draw(options.prefix_tokens, shared)
         salt = f"tenant-{draws.below(options.tenants)}".encode() if options.tenants else None
         return Prompt(
             kind="token_ids",
-            token_ids=prefix + self._blocks.draw(tail_count, (*label, "tail")),
+            token_ids=self._prefix(family) + self._blocks.draw(tail_count, (*label, "tail")),
             family=f"prefix-{family}",
             max_new_tokens=new_count,
             cache_salt=salt,
             options=EXACT,
         )
+
+    def _draw_prefix(self, family: int) -> tuple[int, ...]:
+        label = (self.name, self._options.seed, "prefix", family)
+        return self._blocks.draw(self._options.prefix_tokens, label)

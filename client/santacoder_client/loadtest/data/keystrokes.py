@@ -33,7 +33,7 @@ from santacoder_client.loadtest.data.stamp import stamp_of
 
 EPISODE_KEYS = 200
 """States of an episode; a person then goes to another place."""
-EPISODE_CHARS = 400
+EPISODE_CHARS = 1000
 OTHERS = 64
 OTHERS_EPISODES = 4
 """Whose keys, and how many, prompts are where no editor model asks for a person's."""
@@ -47,7 +47,7 @@ SPREAD = 0.45
 SLIP_SHARE = 0.025
 """Of all keys: wrong ones, taken back after up to `LONGEST_SLIP` of them."""
 LONGEST_SLIP = 3
-_KEY = re.compile(r"\r\n[ \t]*|\n[ \t]*|\r[ \t]*|.", re.DOTALL)
+_KEY = re.compile(r"(?:\r\n|\n|\r)[ \t]*|\A[ \t]+|.", re.DOTALL)
 """One key's text: an end of line brings the next line's indentation, as editors do."""
 _LETTERS = "etaoinshrdlu"
 
@@ -125,7 +125,9 @@ class KeystrokesSource:
         """One episode: always the same number of keys."""
         draws = Draws(self.name, self._options.seed, "episode", person, episode)
         text = self._files[draws.below(len(self._files))].text
-        starts = [start for start in line_starts(text) if start < len(text)]
+        # With enough behind them to type; a short file is typed from its beginning.
+        last = len(text) - EPISODE_CHARS
+        starts = [start for start in line_starts(text) if start <= last] or [0]
         begin = starts[draws.below(len(starts))]
         stretch = text[begin : begin + EPISODE_CHARS]
         most_chars = self._options.context_chars

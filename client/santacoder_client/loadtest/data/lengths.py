@@ -9,7 +9,7 @@ from statistics import NormalDist
 from typing import Annotated
 
 from santacoder_client.loadtest.data.draws import Draws
-from santacoder_client.loadtest.data.settings import Setting
+from santacoder_client.loadtest.data.settings import Setting, shown
 from santacoder_client.loadtest.data.source import DataError
 
 MOST_TOKENS = 1_000_000
@@ -71,10 +71,10 @@ def parse_lengths(what: str, text: str) -> Lengths:
             low = _number(int, form)
             lengths = Lengths("fixed", int(low), int(low))
         case _:
-            raise DataError(f"{what}: not a number of tokens; got {text!r}; allowed {ALLOWED}")
+            raise DataError(f"{what}: not a number of tokens; got {shown(text)}; allowed {ALLOWED}")
     problem = _problem(lengths)
     if problem:
-        raise DataError(f"{what}: {problem}; got {text!r}; allowed {ALLOWED}")
+        raise DataError(f"{what}: {problem}; got {shown(text)}; allowed {ALLOWED}")
     return lengths
 
 

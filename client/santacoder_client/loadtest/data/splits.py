@@ -61,9 +61,9 @@ def split_at(text: str, place: Gap, split: str, most_chars: int, draws: Draws) -
         case "span":
             begin, end = _span(text, most_chars, draws)
         case "rest":
-            # Behind the first character that is no blank, as nobody asks for a whole line there.
-            first = begin + len(text[begin:end]) - len(text[begin:end].lstrip())
-            begin = draws.between(first, end - 1)
+            # Not in the indentation, and with something left to say.
+            line = text[begin:end]
+            begin += draws.between(len(line) - len(line.lstrip()), len(line.rstrip()) - 1)
     return Split(text[:begin], text[begin:end], text[end:])
 
 
