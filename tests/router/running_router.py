@@ -49,6 +49,24 @@ class Running:
             raise RuntimeError("the router is not ready")
         return serving.step_loop
 
+    @property
+    def generated_count(self) -> int:
+        """Tokens that requests have been given so far."""
+        name = "santacoder_router_completion_tokens_total"
+        return int(self.router.metrics.registry.get_sample_value(name) or 0)
+
+    @property
+    def is_sequence_on_shard(self) -> bool:
+        """Whether a sequence that has not ended is in a slot of rank 0."""
+        return any(not slot.ended for slot in self.group.shards[0].engine.slots.values())
+
+    def pass_time(self, seconds: float) -> None:
+        """What is due within so many seconds is due now."""
+        loop = self.step_loop
+        clock = loop._clock
+        loop._clock = lambda: clock() + seconds
+        loop.wake()
+
     async def complete(self, **fields: Any) -> pb.CompleteResponse:
         """One unary completion; fields of CompletionRequest."""
         return await self.completion.Complete(pb.CompleteRequest(completion=request(**fields)))
@@ -80,8 +98,8 @@ def config(addresses: tuple[str, ...], **settings: Any) -> RouterConfig:
         port=0,
         metrics_port=0,
         drain_seconds=5.0,
-        start_seconds=10.0,
-        recovery_seconds=10.0,
+        start_seconds=60.0,
+        recovery_seconds=60.0,
         stall_seconds=20.0,
         log_level="info",
     )
@@ -132,7 +150,7 @@ async def running_router(
 
 async def wait_for(event: asyncio.Event) -> None:
     """Waits for an event, but not for ever."""
-    await asyncio.wait_for(event.wait(), 10)
+    await asyncio.wait_for(event.wait(), 60)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

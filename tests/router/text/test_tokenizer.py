@@ -165,19 +165,21 @@ def test_threads_may_share_a_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 def test_the_event_loop_runs_on_while_a_large_text_is_encoded(tokenizer: Tokenizer) -> None:
-    async def count_ticks() -> int:
-        threads = TokenizerThreads(tokenizer, 1, budget_seconds=60.0)
-        work = asyncio.ensure_future(threads.encode("a" * (1 << 20)))
+    async def count_ticks(character_count: int) -> int:
+        threads = TokenizerThreads(tokenizer, 1, budget_seconds=600.0)
+        work = asyncio.ensure_future(threads.encode("a" * character_count))
         ticks = 0
         while not work.done():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.001)
             ticks += 1
         assert len((await work)[0]) > 1000
         threads.close()
         return ticks
 
-    # Encoding this takes tenths of a second; with the interpreter lock held there is one tick.
-    assert asyncio.run(count_ticks()) >= 5
+    # The first takes tenths of a second. With the interpreter lock held there is one tick, however
+    # large the text; the larger ones are for machines on which the first takes no time.
+    sizes = (1 << 20, 1 << 22, 1 << 24)
+    assert any(asyncio.run(count_ticks(size)) >= 5 for size in sizes)
 
 
 class _Blocked(Tokenizer):
@@ -190,7 +192,7 @@ class _Blocked(Tokenizer):
 
     def encode(self, *texts: str) -> list[list[int]]:
         self.seen.extend(texts)
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return super().encode(*texts)
 
 
@@ -199,16 +201,19 @@ def test_tokenizing_past_its_budget_is_refused_and_what_waits_is_never_run(
 ) -> None:
     tokenizer = _Blocked(tokenizer_json)
 
+    async def refused(threads: TokenizerThreads, text: str) -> None:
+        with pytest.raises(Overloaded) as caught:
+            await threads.encode(text)
+        assert caught.value.reason is Reason.TOKENIZER_BUDGET
+
     async def overload() -> None:
         threads = TokenizerThreads(tokenizer, 1, budget_seconds=0.05)
-        first, second = "a" * 5000, "b" * 5000
-        results = await asyncio.gather(
-            threads.encode(first), threads.encode(second), return_exceptions=True
-        )
-        for error in results:
-            assert isinstance(error, Overloaded)
-            assert error.reason is Reason.TOKENIZER_BUDGET
+        # Once more where the time was up before the thread had begun.
+        while not tokenizer.seen:
+            await refused(threads, "a" * 5000)
+        await refused(threads, "b" * 5000)
         tokenizer.go.set()
+        threads._budget_seconds = 60.0
         assert await threads.encode("c" * 5000) == Tokenizer(tokenizer_json).encode("c" * 5000)
         threads.close()
 
@@ -233,7 +238,7 @@ def test_each_form_of_prompt_becomes_ids(tokenizer: Tokenizer) -> None:
     )
 
     async def encode() -> list[PromptIds]:
-        threads = TokenizerThreads(tokenizer, 1, budget_seconds=10.0)
+        threads = TokenizerThreads(tokenizer, 1, budget_seconds=60.0)
         ids = [await threads.encode_prompt(prompt) for prompt in prompts]
         threads.close()
         return ids
