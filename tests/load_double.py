@@ -28,16 +28,24 @@ class Completion(services.CompletionServiceServicer):
     def __init__(self, times: argparse.Namespace) -> None:
         self._times = times
 
-    async def Complete(  # type: ignore[override]
-        self, request: pb.CompleteRequest, context: object
-    ) -> pb.CompleteResponse:
+    async def Complete(self, request: pb.CompleteRequest, context: object) -> pb.CompleteResponse:
         return _script.whole([event async for event in self._events(request.completion)])
 
-    async def StreamComplete(  # type: ignore[override]
+    async def StreamComplete(
         self, request: pb.StreamCompleteRequest, context: object
     ) -> AsyncIterator[pb.StreamCompleteResponse]:
         async for event in self._events(request.completion):
             yield pb.StreamCompleteResponse(event=event)
+
+    async def CompletionSession(
+        self, request_iterator: AsyncIterator[pb.CompletionSessionRequest], context: object
+    ) -> AsyncIterator[pb.CompletionSessionResponse]:
+        """Runs every turn to its end."""
+        async for message in request_iterator:
+            if message.HasField("open"):
+                yield pb.CompletionSessionResponse(opened=pb.SessionOpened())
+            async for event in self._events(message.completion):
+                yield pb.CompletionSessionResponse(turn=message.turn, event=event)
 
     async def _events(self, request: pb.CompletionRequest) -> AsyncIterator[pb.CompletionEvent]:
         answer = _script.Answer(("x" * self._times.per_message,) * self._times.messages)
@@ -52,9 +60,7 @@ class Completion(services.CompletionServiceServicer):
 
 
 class Model(services.ModelServiceServicer):
-    async def GetModel(  # type: ignore[override]
-        self, request: pb.GetModelRequest, context: object
-    ) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: object) -> pb.GetModelResponse:
         return _script.model()
 
 

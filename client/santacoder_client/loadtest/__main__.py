@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from santacoder_client.loadtest.errors import LoadTestError
+from santacoder_client.loadtest.data.source import DataError
+from santacoder_client.loadtest.errors import LoadTestError, UsageError
 
 _EXAMPLES = """\
 exit status: 0 done, 1 failed while running, 2 wrong usage, 5 no server reached,
@@ -28,7 +29,9 @@ class Verb(Protocol):
 
 def verbs() -> tuple[Verb, ...]:
     """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
-    return ()
+    from santacoder_client.loadtest.verbs import run
+
+    return (run,)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,6 +78,8 @@ def _execute(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
     except LoadTestError as error:
         return _complain(str(error), error.hint, error.exit_status)
+    except DataError as error:
+        return _complain(str(error), None, UsageError.exit_status)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -88,7 +88,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """How every request is made."""
     group = parser.add_argument_group("requests", "in brackets: when not given")
     group.add_argument(
-        "--api", choices=APIS, default="stream", help="which call of the service (stream)"
+        "--api", choices=APIS, help="which call of the service (stream; of editors: session)"
     )
     group.add_argument(
         "--timeout", type=positive_duration, metavar="TIME", help="deadline of each (none)"
@@ -124,12 +124,8 @@ def wishes_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Wis
         check_options(options)
     except InvalidRequest as error:
         raise UsageError(str(error)) from error
-    if arguments.api != "stream" and any(target.mode == "shard" for target in targets):
-        raise UsageError(
-            f"--api: a shard group has one; got {arguments.api}; allowed stream with {SHARD_PREFIX}"
-        )
     return Wishes(
-        api=arguments.api,
+        api=_api_of(arguments, targets),
         options=options,
         timeout_seconds=arguments.timeout,
         cancel_share=arguments.cancel_share,
@@ -137,6 +133,16 @@ def wishes_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Wis
         seed=seed_of(arguments),
         run_id=f"load-{os.urandom(4).hex()}",
     )
+
+
+def _api_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> str:
+    of_editors = getattr(arguments, "editors", None) is not None
+    api: str = arguments.api or ("session" if of_editors else "stream")
+    if of_editors and api != "session":
+        raise UsageError(f"--api: editors supersede by turns; got {api}; allowed session")
+    if api != "stream" and any(target.mode == "shard" for target in targets):
+        raise UsageError(f"--api: not with {SHARD_PREFIX} targets; got {api}; allowed stream")
+    return api
 
 
 def add_phase_arguments(parser: argparse.ArgumentParser) -> None:

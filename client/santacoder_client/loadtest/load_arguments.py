@@ -6,7 +6,7 @@ import argparse
 
 from santacoder_client.loadtest.arguments import phases_of, seed_of
 from santacoder_client.loadtest.errors import UsageError
-from santacoder_client.loadtest.load import Habits, Load
+from santacoder_client.loadtest.load import Habits, Load, Model, Spacing
 from santacoder_client.loadtest.values import (
     count,
     number,
@@ -90,10 +90,11 @@ def load_of(arguments: argparse.Namespace) -> Load:
         )
     if not chosen:
         return Load("closed", concurrency=arguments.concurrency, seed=seed, phases=phases)
-    spacing = arguments.arrival or "poisson"
+    spacing: Spacing = arguments.arrival or "poisson"
+    model: Model = "ramp" if arguments.ramp else "steps" if arguments.steps else spacing
     begin, end = arguments.ramp or (arguments.rate, None)
     return Load(
-        model="ramp" if arguments.ramp else "steps" if arguments.steps else spacing,
+        model=model,
         per_second=begin,
         end_per_second=end,
         steps=arguments.steps or (),

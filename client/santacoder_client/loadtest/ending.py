@@ -1,0 +1,119 @@
+"""What is made of a measurement: the result, its files, its table, the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from santacoder_client.loadtest.figures import summarize
+from santacoder_client.loadtest.measure import Measured, Ready
+from santacoder_client.loadtest.outputs import Outputs
+from santacoder_client.loadtest.record import Outcome
+from santacoder_client.loadtest.result import SCHEMA, Result, Summary
+from santacoder_client.loadtest.slo import Slo, parse_slos
+
+INTERRUPTED, FAILED, MISSED = 130, 1, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What the result is held against."""
+
+    slos: tuple[Slo, ...]
+
+
+def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the result is held against."""
+    group = parser.add_argument_group("judging")
+    group.add_argument(
+        "--slo",
+        action="append",
+        default=[],
+        metavar="SLO",
+        help="'ttft<100ms,e2e<2s': tell how many requests met it; may be given several times",
+    )
+
+
+def judging_of(arguments: argparse.Namespace) -> Judging:
+    """The SLOs and thresholds. Raises UsageError."""
+    return Judging(parse_slos(arguments.slo))
+
+
+def result_of(
+    verb: Literal["run", "replay"],
+    arguments: argparse.Namespace,
+    ready: Ready,
+    measured: Measured,
+    judging: Judging,
+) -> Result:
+    """The result of one measurement."""
+    summary: Summary = summarize(measured.records, measured.window, judging.slos)
+    return Result(
+        schema=SCHEMA,
+        tool_version=tool_version(),
+        verb=verb,
+        command=("santacoder-load", *arguments.command),
+        started_at=measured.started_at,
+        interrupted=measured.interrupted,
+        environment={},
+        targets=ready.targets,
+        data=ready.data,
+        load=measured.load.described(),
+        window=measured.window,
+        outcomes=summary.outcomes,
+        errors=summary.errors,
+        figures=summary.figures,
+        rates=summary.rates,
+        cached_share=summary.cached_share,
+        goodput=summary.goodput,
+        client=measured.client,
+        server_metrics=(),
+        timeline=summary.timeline,
+        histograms=summary.histograms,
+        thresholds=(),
+        sweep=None,
+    )
+
+
+def finish(result: Result, measured: Measured, outputs: Outputs) -> int:
+    """Saves everything, then says what went wrong; returns the exit status."""
+    failures = [*outputs.save(result, measured.records), *measured.failures]
+    if not any(record.outcome is Outcome.OK for record in measured.records):
+        failures.append(_nothing_answered(result))
+    return close(failures, result)
+
+
+def close(failures: Sequence[str], result: Result) -> int:
+    """The lines on standard error, and the exit status: what was broken off counts most."""
+    for line in failures:
+        sys.stderr.write(f"error: {line}\n")
+    missed = [each for each in result.thresholds if not each.passed]
+    for each in missed:
+        got = "nothing to judge" if each.value is None else f"{each.value:g}"
+        sys.stderr.write(f"error: --fail-on: missed; got {got}; allowed {each.expression}\n")
+    if result.interrupted:
+        return INTERRUPTED
+    if failures:
+        return FAILED
+    return MISSED if missed else 0
+
+
+def tool_version() -> str:
+    """This distribution's version."""
+    try:
+        return version("santacoder-serving")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _nothing_answered(result: Result) -> str:
+    if not result.errors:
+        return "no request was answered"
+    worst = max(result.errors, key=lambda error: error.count)
+    reason = f" {worst.reason}" if worst.reason else ""
+    how = f"{worst.count} failed with {worst.status}{reason}: {worst.example}"
+    return f"no request was answered; {how}"
