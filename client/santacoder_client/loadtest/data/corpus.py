@@ -21,6 +21,8 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
 }
 LANGUAGES = ("all", *SUFFIXES)
 MOST_FILE_BYTES = 256 * 1024
+MOST_BYTES = 256 * 1024 * 1024
+"""Of all files together, as every worker holds them."""
 MOST_FILES_SEEN = 1_000_000
 SKIPPED_FOLDERS = {"node_modules", "__pycache__"}
 """Not written by the person whose folder it is; hidden ones are left out too."""
@@ -57,22 +59,13 @@ def read_corpus(what: str, folder: str, language: str, most_files: int) -> Corpu
     ]
     # By hash: one file more or less moves no other, and neighbours are not sent one after another.
     found.sort(key=lambda item: hashlib.sha256(os.fsencode(item[0])).digest())
-    files: list[SourceFile] = []
-    for path, kind in found:
-        if len(files) == most_files:
-            skipped["over the limit"] += 1
-            continue
-        text = _read(os.path.join(folder, path))
-        if isinstance(text, _Skip):
-            skipped[text.reason] += 1
-        else:
-            files.append(SourceFile(path, kind, text))
+    files = tuple(_taken(folder, found, most_files, skipped))
     if not files:
         raise DataError(
             f"{what}: no file to use; got {folder!r} with {told(skipped)}; "
             f"allowed UTF-8 text files, {_endings(language)}, of 1 to {MOST_FILE_BYTES} bytes"
         )
-    return Corpus(folder, tuple(files), dict(sorted(skipped.items())))
+    return Corpus(folder, files, dict(sorted(skipped.items())))
 
 
 def told(skipped: Mapping[str, int]) -> str:
@@ -107,6 +100,23 @@ def _walk(folder: str, skipped: Counter[str], what: str) -> Iterator[tuple[str, 
             if kind is not None:
                 path = os.path.relpath(os.path.join(here, name), folder)
                 yield path.replace(os.sep, "/"), kind
+
+
+def _taken(
+    folder: str, found: list[tuple[str, str]], most_files: int, skipped: Counter[str]
+) -> Iterator[SourceFile]:
+    """The files that can be used, in order, up to the limits."""
+    files_left, bytes_left = most_files, MOST_BYTES
+    for path, kind in found:
+        if not files_left or not bytes_left:
+            skipped["over the limit"] += 1
+            continue
+        text = _read(os.path.join(folder, path))
+        if isinstance(text, _Skip):
+            skipped[text.reason] += 1
+            continue
+        files_left, bytes_left = files_left - 1, max(bytes_left - len(text), 0)
+        yield SourceFile(path, kind, text)
 
 
 def _read(path: str) -> str | _Skip:

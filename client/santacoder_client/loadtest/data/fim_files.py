@@ -20,7 +20,14 @@ from santacoder_client.loadtest.data.file_options import (
     without_folder,
 )
 from santacoder_client.loadtest.data.lengths import NewTokens
-from santacoder_client.loadtest.data.settings import Seed, Setting, integer, json_of, shown
+from santacoder_client.loadtest.data.settings import (
+    Seed,
+    Setting,
+    described,
+    integer,
+    json_of,
+    shown,
+)
 from santacoder_client.loadtest.data.source import DataError, Prompt
 from santacoder_client.loadtest.data.splits import SPLITS, places, split_at
 from santacoder_client.loadtest.data.stamp import stamp_of
@@ -95,7 +102,7 @@ class FimSource:
                     f"allowed at least one, of at most {options.gap_chars} characters"
                 )
         self.options: Mapping[str, object] = {
-            **json_of(options),
+            **described(options),
             "files_used": len(corpus.files),
             "files_left_out": {**corpus.skipped, **without},
         }

@@ -9,7 +9,15 @@ from typing import Annotated
 from santacoder_client.loadtest.data.draws import Draws
 from santacoder_client.loadtest.data.jsonl_lines import Line, TraceLine, prompt_lines
 from santacoder_client.loadtest.data.lengths import NewTokens
-from santacoder_client.loadtest.data.settings import Seed, Setting, integer, json_of, path, real
+from santacoder_client.loadtest.data.settings import (
+    Seed,
+    Setting,
+    described,
+    integer,
+    json_of,
+    path,
+    real,
+)
 from santacoder_client.loadtest.data.source import DataError, ModelFacts, Prompt
 from santacoder_client.loadtest.data.stamp import stamp_of
 from santacoder_client.loadtest.data.strict_json import objects, read_file
@@ -80,7 +88,7 @@ class JsonlSource:
             self.schedule = tuple(line.at_seconds or 0.0 for line in read.lines)
         for line in read.lines:
             self._check(line, model)
-        self.options: Mapping[str, object] = {**json_of(options), "lines_used": len(read.lines)}
+        self.options: Mapping[str, object] = {**described(options), "lines_used": len(read.lines)}
         stamped = {key: value for key, value in json_of(options).items() if key != "data_file"}
         contents = [("data-file", read.content)]
         self.sha256 = stamp_of(self.name, {**stamped, **facts_json(model)}, contents)

@@ -26,7 +26,7 @@ from santacoder_client.loadtest.data.file_options import (
     without_folder,
 )
 from santacoder_client.loadtest.data.lengths import NewTokens
-from santacoder_client.loadtest.data.settings import Seed, Setting, json_of, real
+from santacoder_client.loadtest.data.settings import Seed, Setting, described, json_of, real
 from santacoder_client.loadtest.data.source import Prompt
 from santacoder_client.loadtest.data.splits import Split
 from santacoder_client.loadtest.data.stamp import stamp_of
@@ -89,7 +89,7 @@ class KeystrokesSource:
         # A memory, not a state: an episode is the same whenever it is asked for.
         self._episode = lru_cache(maxsize=512)(self._type)
         self.options: Mapping[str, object] = {
-            **json_of(options),
+            **described(options),
             "files_used": len(corpus.files),
             "files_left_out": dict(corpus.skipped),
         }

@@ -67,6 +67,14 @@ def json_of(options: SourceOptions) -> dict[str, object]:
     }
 
 
+def described(options: SourceOptions) -> dict[str, object]:
+    """The options for a result: as JSON values that UTF-8 can carry, paths of odd bytes too."""
+    return {
+        name: value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in json_of(options).items()
+    }
+
+
 def flag(name: str) -> str:
     """How a field is called on the command line."""
     return "--" + name.replace("_", "-")

@@ -85,4 +85,6 @@ def _span(text: str, most_chars: int, draws: Draws) -> Gap:
     """Two places at random, as in training; not further apart than allowed."""
     first, second = sorted((draws.between(0, len(text)), draws.between(0, len(text))))
     begin = min(first, len(text) - 1)
-    return begin, min(max(second, begin + 1), begin + most_chars)
+    end = min(max(second, begin + 1), begin + most_chars)
+    # A gap that is the whole text would leave nothing to ask with.
+    return (begin, end - 1) if 1 < end - begin == len(text) else (begin, end)
