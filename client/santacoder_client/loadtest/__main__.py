@@ -29,9 +29,9 @@ class Verb(Protocol):
 
 def verbs() -> tuple[Verb, ...]:
     """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
-    from santacoder_client.loadtest.verbs import run
+    from santacoder_client.loadtest.verbs import replay, run
 
-    return (run,)
+    return (run, replay)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -31,8 +31,8 @@ from santacoder_client.loadtest.values import (
 APIS = ("stream", "unary", "session")
 MOST_WORKERS = 64
 _OPTION_PREFIX = "request_"
-_NOT_FLAGS = ("request_id", "timeout")
-"""Request options that the run sets itself."""
+_NOT_FLAGS = ("request_id", "timeout", "max_new_tokens")
+"""Request options that the run or its data set themselves."""
 _OTHER_FLAGS = {"seed": "sampling-seed", "fim_order": "fim-order"}
 """`--seed` is the run's."""
 
@@ -103,6 +103,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cancel-after", type=duration, default=0.05, metavar="TIME", help="when (50ms)"
     )
+    group.add_argument("--max-new-tokens", metavar="TOKENS", help="the same as --new-tokens")
     for option in OPTIONS:
         if option.name not in _NOT_FLAGS:
             flag = "--" + _OTHER_FLAGS.get(option.name, option.name.replace("_", "-"))
@@ -110,6 +111,15 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 flag, dest=_OPTION_PREFIX + option.name, default=None, help=option.help, **form
             )
+
+
+def take_max_new_tokens(arguments: argparse.Namespace) -> None:
+    """`--max-new-tokens`, as the SDK has it, is the data's `--new-tokens`. Raises UsageError."""
+    if arguments.max_new_tokens is None:
+        return
+    if arguments.new_tokens is not None:
+        raise UsageError("--max-new-tokens: said twice; got --new-tokens too; allowed one of them")
+    arguments.new_tokens = arguments.max_new_tokens
 
 
 def wishes_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> Wishes:
@@ -145,29 +155,22 @@ def _api_of(arguments: argparse.Namespace, targets: tuple[Target, ...]) -> str:
     return api
 
 
-def add_phase_arguments(parser: argparse.ArgumentParser) -> None:
-    """How long the parts of a run are."""
+def add_phase_arguments(
+    parser: argparse.ArgumentParser,
+    warm_up: str = "5s",
+    steady: str | None = "30s",
+    cool_down: str = "2s",
+) -> None:
+    """How long the parts of a run are; without `steady`, as long as the data is."""
     group = parser.add_argument_group("time", "such as 500ms, 30s, 2m; in brackets: when not given")
-    group.add_argument(
-        "--warm-up", type=duration, default=5.0, metavar="TIME", help="not counted (5s)"
-    )
-    group.add_argument(
-        "--duration", type=positive_duration, default=30.0, metavar="TIME", help="counted (30s)"
-    )
-    group.add_argument(
-        "--cool-down",
-        type=duration,
-        default=2.0,
-        metavar="TIME",
-        help="load goes on, not counted (2s)",
-    )
-    group.add_argument(
-        "--grace",
-        type=duration,
-        default=30.0,
-        metavar="TIME",
-        help="wait for the last answers (30s)",
-    )
+    kinds = {
+        "--warm-up": (duration, warm_up, f"load that is not counted ({warm_up})"),
+        "--duration": (positive_duration, steady, f"load that is counted ({steady or 'all'})"),
+        "--cool-down": (duration, cool_down, f"load after that, not counted ({cool_down})"),
+        "--grace": (duration, "30s", "wait for the last answers, then cancel them (30s)"),
+    }
+    for flag, (kind, default, text) in kinds.items():
+        group.add_argument(flag, type=kind, default=default, metavar="TIME", help=text)
 
 
 def phases_of(arguments: argparse.Namespace) -> Phases:

@@ -35,6 +35,11 @@ class Wishes:
         """The id of one request, unique on the server."""
         return f"{self.run_id}-{index}"
 
+    def timeout(self, prompt: Prompt) -> float | None:
+        """The deadline of one request: what its data says, else the run's."""
+        own = prompt.options.get("timeout")
+        return own if isinstance(own, float) else self.timeout_seconds
+
     def cancel_after(self, index: int) -> float | None:
         """Seconds after which this request is to be cancelled; None if it is not."""
         if not self.cancel_share:

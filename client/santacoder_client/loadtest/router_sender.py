@@ -75,28 +75,26 @@ class RouterSender:
         """Sends one request and waits for its end."""
         completion = self._encoder.completion(prompt, record.index)
         record.request_id = completion.request_id
+        timeout = self._wishes.timeout(prompt)
         if self._wishes.api == "unary":
-            await self._unary(pb.CompleteRequest(completion=completion), record, clock)
+            payload = pb.CompleteRequest(completion=completion).SerializeToString()
+            await self._unary(payload, timeout, record, clock)
         else:
-            await self._stream(pb.StreamCompleteRequest(completion=completion), record, clock)
+            payload = pb.StreamCompleteRequest(completion=completion).SerializeToString()
+            await self._stream(payload, timeout, record, clock)
 
     async def _stream(
-        self, message: pb.StreamCompleteRequest, record: RequestRecord, clock: Clock
+        self, payload: bytes, timeout: float | None, record: RequestRecord, clock: Clock
     ) -> None:
-        payload = message.SerializeToString()
         start = self._streams[next(self._turn) % len(self._streams)]
         arrivals: answer.Arrivals = []
         record.dispatched_at = clock()
-        call = start(
-            payload, timeout=self._wishes.timeout_seconds, metadata=self._security.metadata
-        )
+        call = start(payload, timeout=timeout, metadata=self._security.metadata)
         timer = self._plan_cancel(call, record, clock)
         try:
             while isinstance(raw := await call.read(), bytes):
                 arrivals.append((clock(), raw))
-            record.finished_at = clock()
-            record.outcome = Outcome.OK
-            record.status = "OK"
+            _note_ok(record, clock)
         except (grpc.RpcError, asyncio.CancelledError) as error:
             _note_end(record, error, clock)
         finally:
@@ -104,20 +102,15 @@ class RouterSender:
             _read(record, lambda: answer.read_stream(record, arrivals))
 
     async def _unary(
-        self, message: pb.CompleteRequest, record: RequestRecord, clock: Clock
+        self, payload: bytes, timeout: float | None, record: RequestRecord, clock: Clock
     ) -> None:
-        payload = message.SerializeToString()
         start = self._unaries[next(self._turn) % len(self._unaries)]
         record.dispatched_at = clock()
-        call = start(
-            payload, timeout=self._wishes.timeout_seconds, metadata=self._security.metadata
-        )
+        call = start(payload, timeout=timeout, metadata=self._security.metadata)
         timer = self._plan_cancel(call, record, clock)
         try:
             raw = await call
-            record.finished_at = clock()
-            record.outcome = Outcome.OK
-            record.status = "OK"
+            _note_ok(record, clock)
             _read(record, lambda: answer.read_unary(record, raw))
         except (grpc.RpcError, asyncio.CancelledError) as error:
             _note_end(record, error, clock)
@@ -136,6 +129,13 @@ class RouterSender:
                 record.cancelled_at = clock()
 
         return asyncio.get_running_loop().call_later(after, cancel)
+
+
+def _note_ok(record: RequestRecord, clock: Clock) -> None:
+    record.finished_at = clock()
+    record.cancelled_at = None  # its end was faster than the wish for it
+    record.outcome = Outcome.OK
+    record.status = "OK"
 
 
 def _note_end(record: RequestRecord, error: BaseException, clock: Clock) -> None:

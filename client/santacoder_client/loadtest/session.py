@@ -69,9 +69,8 @@ class Turn:
 class Session:
     """A session that opens with its first turn, and again after it broke."""
 
-    def __init__(self, start: Callable[[], SessionCall], timeout_seconds: float | None) -> None:
+    def __init__(self, start: Callable[[], SessionCall]) -> None:
         self._start = start
-        self._timeout_seconds = timeout_seconds
         self._call: SessionCall | None = None
         self._reader: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -84,6 +83,7 @@ class Session:
         completion: pb.CompletionRequest,
         record: RequestRecord,
         clock: Clock,
+        timeout_seconds: float | None = None,
         cancel_after_seconds: float | None = None,
     ) -> None:
         """Runs a turn to its end; the turn that runs is superseded by it."""
@@ -96,8 +96,8 @@ class Session:
         timers = []
         if cancel_after_seconds is not None:
             timers.append(loop.call_later(cancel_after_seconds, self._cancel, turn))
-        if self._timeout_seconds is not None:
-            timers.append(loop.call_later(self._timeout_seconds, self._expire, turn))
+        if timeout_seconds is not None:
+            timers.append(loop.call_later(timeout_seconds, self._expire, turn, timeout_seconds))
         try:
             number = self._register(turn)
             await self._write(pb.CompletionSessionRequest(turn=number, completion=completion))
@@ -148,10 +148,11 @@ class Session:
             message = pb.CompletionSessionRequest(turn=self._number, cancel=pb.TurnCancel())
             turn.cancelling = asyncio.create_task(self._write(message))
 
-    def _expire(self, turn: Turn) -> None:
+    def _expire(self, turn: Turn, timeout_seconds: float) -> None:
+        # A turn has no deadline on the wire.
         self._cancel(turn)
         turn.record.cancelled_at = None
-        turn.fail(turn.clock(), turn_deadline_exceeded(self._timeout_seconds or 0.0))
+        turn.fail(turn.clock(), turn_deadline_exceeded(timeout_seconds))
 
     async def _read(self, call: SessionCall, clock: Clock) -> None:
         """Hands replies to their turns until the call ends, in a task of its own."""

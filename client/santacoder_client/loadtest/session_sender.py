@@ -63,14 +63,14 @@ class SessionSender:
     ) -> None:
         completion = self._encoder.completion(prompt, record.index)
         record.request_id = completion.request_id
-        await session.ask(completion, record, clock, self._wishes.cancel_after(record.index))
+        timeout = self._wishes.timeout(prompt)
+        cancel_after = self._wishes.cancel_after(record.index)
+        await session.ask(completion, record, clock, timeout, cancel_after)
 
     def _new(self) -> Session:
         if len(self._sessions) >= SESSIONS_PER_CHANNEL * len(self._channels):
             self._channels.append(open_channel(self._target.addresses[0], self._security))
-        session = Session(
-            _starter(self._channels[-1], self._security), self._wishes.timeout_seconds
-        )
+        session = Session(_starter(self._channels[-1], self._security))
         self._sessions.append(session)
         return session
 
