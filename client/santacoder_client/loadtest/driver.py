@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from santacoder_client.loadtest.arrival import due_times
 from santacoder_client.loadtest.data.source import Prompt, PromptSource
-from santacoder_client.loadtest.editor import keystrokes
+from santacoder_client.loadtest.editor import Typist, keystrokes
 from santacoder_client.loadtest.load import Load, Share
 from santacoder_client.loadtest.meter import LoopMeter
 from santacoder_client.loadtest.record import Outcome, RequestRecord
@@ -122,8 +122,12 @@ class Driver:
                 self._start(record, prompt)
 
     async def _people(self) -> None:
-        for due, index, person in keystrokes(self._load, self._share):
-            prompt = self._source.prompt(index)
+        typist = self._source if isinstance(self._source, Typist) else None
+        for due, index, person in keystrokes(self._load, self._share, typist):
+            if typist is None:
+                prompt = self._source.prompt(index)
+            else:
+                prompt = typist.state(person, index // self._load.editor_count)
             await self._until(due)
             record = self._record(index, due, prompt, route_number=person)
             self._spawn(self._typed(person, record, prompt))

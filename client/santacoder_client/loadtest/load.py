@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 Model = Literal["constant", "poisson", "gamma", "ramp", "steps", "trace", "closed", "editor"]
 Spacing = Literal["constant", "poisson", "gamma"]
+Typing = Literal["habits", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,11 @@ class Load:
     concurrency: int | None = None
     """Requests at once: the users of a closed loop, a cap in an open one."""
     editor_count: int = 0
+    typing: Typing = "habits"
+    """Whence editors' pauses come: from `habits`, or from data that knows when keys are hit."""
     habits: Habits = Habits()
+    debounce_seconds: float = 0.075
+    """Of editors whose pauses come from data: how long no key is hit before they ask."""
     trace_seconds: tuple[float, ...] = ()
     """When each request of a timed trace is due, at speed 1."""
     speed: float = 1.0
@@ -103,7 +108,11 @@ class Load:
         whole = self.to_json()
         del whole["phases"], whole["trace_seconds"]
         if self.model != "editor":
-            del whole["habits"], whole["editor_count"]
+            del whole["habits"], whole["editor_count"], whole["typing"]
+        elif self.typing == "data":
+            del whole["habits"]
+        if self.typing != "data":
+            del whole["debounce_seconds"]
         if not self.steps:
             del whole["steps"]
         if self.model in ("closed", "editor", "trace"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from santacoder_client.loadtest.arguments import phases_of, seed_of
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.load import Habits, Load, Model, Spacing
 from santacoder_client.loadtest.values import (
     count,
+    duration,
     number,
     positive_duration,
     ramp,
@@ -17,6 +19,9 @@ from santacoder_client.loadtest.values import (
 )
 
 MODELS = ("--rate", "--ramp", "--steps", "--editors")
+TYPED_DATA = "keystrokes"
+"""Data that knows when people hit keys; there, no option says it."""
+DEBOUNCE_SECONDS = Load().debounce_seconds
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +72,13 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"of editors: median pause between bursts ({habits.think_seconds:g}s)",
     )
+    group.add_argument(
+        "--debounce",
+        type=duration,
+        metavar="TIME",
+        help=f"of editors with --data {TYPED_DATA}, which has the pauses: how long no key is hit "
+        f"before they ask ({DEBOUNCE_SECONDS * 1000:g}ms)",
+    )
 
 
 def load_of(arguments: argparse.Namespace) -> Load:
@@ -81,13 +93,7 @@ def load_of(arguments: argparse.Namespace) -> Load:
     _check_companions(arguments, chosen[0] if chosen else "--concurrency")
     seed, phases = seed_of(arguments), phases_of(arguments)
     if arguments.editors is not None:
-        return Load(
-            "editor",
-            editor_count=arguments.editors,
-            habits=_habits(arguments),
-            seed=seed,
-            phases=phases,
-        )
+        return replace(_editors(arguments), seed=seed, phases=phases)
     if not chosen:
         return Load("closed", concurrency=arguments.concurrency, seed=seed, phases=phases)
     spacing: Spacing = arguments.arrival or "poisson"
@@ -121,14 +127,33 @@ def _check_companions(arguments: argparse.Namespace, model: str) -> None:
         "--typing-pause": ("--editors",),
         "--burst-keys": ("--editors",),
         "--think-time": ("--editors",),
+        "--debounce": ("--editors",),
     }
     for flag, models in companions.items():
         if _given(arguments, flag) is not None and model not in models:
             allowed = " or ".join(models)
             raise UsageError(f"{flag}: not for this load; got {model}; allowed with {allowed}")
+    typed = arguments.data == TYPED_DATA
+    for flag in ("--typing-pause", "--burst-keys", "--think-time", "--debounce"):
+        if _given(arguments, flag) is not None and typed != (flag == "--debounce"):
+            allowed = f"--data {TYPED_DATA}" if flag == "--debounce" else "other data"
+            raise UsageError(
+                f"{flag}: not for this data; got --data {arguments.data}; allowed with {allowed}"
+            )
     if arguments.burstiness is not None and arguments.arrival != "gamma":
         got = arguments.arrival or "poisson"
         raise UsageError(f"--burstiness: not for this arrival; got {got}; allowed gamma")
+
+
+def _editors(arguments: argparse.Namespace) -> Load:
+    debounce = arguments.debounce
+    return Load(
+        "editor",
+        editor_count=arguments.editors,
+        typing="data" if arguments.data == TYPED_DATA else "habits",
+        habits=_habits(arguments),
+        debounce_seconds=DEBOUNCE_SECONDS if debounce is None else debounce,
+    )
 
 
 def _habits(arguments: argparse.Namespace) -> Habits:

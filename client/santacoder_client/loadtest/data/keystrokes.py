@@ -104,6 +104,11 @@ class KeystrokesSource:
                 cut = self._cut(episode, key)
                 yield Keystroke(key.delay_seconds, cut.prefix, cut.suffix)
 
+    def pauses(self, person: int) -> Iterator[float]:
+        """The delays of `keystrokes` alone."""
+        for number in count():
+            yield from (key.delay_seconds for key in self._episode(person, number).keys)
+
     def state(self, person: int, number: int) -> Prompt:
         """What a person's editor asks with after key `number`."""
         episode = self._episode(person, number // EPISODE_KEYS)
