@@ -32,7 +32,7 @@ SEEDED = pb.Sampling(temperature=0.7, seed=11)
 async def die_at(running: Running, step: int) -> None:
     """The group dies at a step, and the next one comes."""
     running.behaviour.dies_at_step = step
-    await asyncio.wait_for(running.group.shards[0].died.wait(), 10)
+    await asyncio.wait_for(running.group.shards[0].died.wait(), 60)
     running.behaviour.dies_at_step = None
     await running.next_life()
 
@@ -85,18 +85,21 @@ def test_requests_that_come_while_the_group_is_dead_wait_for_the_next(tmp_path: 
 
 def test_time_passes_for_requests_while_the_group_is_dead(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running_router(tmp_path, Behaviour(step_seconds=0.005)) as running:
+        async with running_router(tmp_path) as running:
             whole = await running.complete(stopping=LONG)
-            budget = duration_pb2.Duration(nanos=400_000_000)
+            running.behaviour.step_seconds = 0.1
+            budget = duration_pb2.Duration(seconds=60)
             partial = asyncio.create_task(running.complete(stopping=LONG, time_budget=budget))
-            steps = running.group.shards[0].step_count
-            await until(lambda: running.group.shards[0].step_count > steps + 5)
+            await until(lambda: running.generated_count > 80)
             await running.group.stop()
+            await until(lambda: running.router.lifecycle.phase is Phase.RECOVERING)
+            running.pass_time(61.0)
             [choice] = (await partial).choices
             assert choice.finish_reason == pb.FINISH_REASON_TIME_BUDGET
             count = len(choice.token_ids)
             assert 0 < count < 80
             assert choice.token_ids == whole.choices[0].token_ids[:count]
+            running.behaviour.step_seconds = 0.0
             await running.next_life()
             assert (await running.complete(stopping=LONG)).choices == whole.choices
 
@@ -105,21 +108,26 @@ def test_time_passes_for_requests_while_the_group_is_dead(tmp_path: Path) -> Non
 
 def test_another_model_does_not_take_over(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running_router(tmp_path, recovery_seconds=1.0) as running:
+        async with running_router(tmp_path, recovery_seconds=600.0) as running:
             running.behaviour.fingerprint = "another"
-            call = asyncio.create_task(running.complete(stopping=LONG))
             await running.next_life()
-            error = await failure_of(call)
-            assert reason_of(error) == "SHARD_LOST"
-            obstacles = [line["obstacle"] for line in running.log if "obstacle" in line]
-            assert any("checkpoint_fingerprint" in obstacle for obstacle in obstacles)
+            call = asyncio.create_task(running.complete(stopping=LONG))
+
+            def obstacles() -> list[str]:
+                return [line["obstacle"] for line in running.log if "obstacle" in line]
+
+            await until(lambda: any("checkpoint_fingerprint" in line for line in obstacles()))
+            assert running.router.lifecycle.phase is Phase.RECOVERING
+            assert running.group.shards[0].plans == []
+            running.router.lose_group()
+            assert reason_of(await failure_of(call)) == "SHARD_LOST"
 
     asyncio.run(scenario())
 
 
 def test_when_no_group_comes_back_everything_is_answered_and_stays_so(tmp_path: Path) -> None:
     async def scenario() -> None:
-        behaviour = Behaviour(step_seconds=0.01)
+        behaviour = Behaviour(step_seconds=0.05)
         async with running_router(tmp_path, behaviour, recovery_seconds=0.3) as running:
             calls = [asyncio.create_task(running.complete(stopping=LONG)) for _ in range(3)]
             await until(lambda: running.group.shards[0].step_count > 3)
@@ -136,7 +144,7 @@ def test_when_no_group_comes_back_everything_is_answered_and_stays_so(tmp_path: 
 
 def test_told_that_the_group_is_gone_it_answers_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
-        behaviour = Behaviour(step_seconds=0.01)
+        behaviour = Behaviour(step_seconds=0.05)
         async with running_router(tmp_path, behaviour, recovery_seconds=600.0) as running:
             calls = [asyncio.create_task(running.complete(stopping=LONG)) for _ in range(20)]
             await until(lambda: running.group.shards[0].step_count > 3)
@@ -159,7 +167,7 @@ def test_a_scheduler_that_fails_ends_the_router_and_says_so_to_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> str:
-        async with running_router(tmp_path, Behaviour(step_seconds=0.01)) as running:
+        async with running_router(tmp_path, Behaviour(step_seconds=0.05)) as running:
             calls = [asyncio.create_task(running.complete(stopping=LONG)) for _ in range(3)]
             await until(lambda: running.group.shards[0].step_count > 3)
 

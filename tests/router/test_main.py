@@ -41,7 +41,7 @@ async def started(
     process = await start("--shards", ",".join(group.addresses), "--port", "0")
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         match = READY.fullmatch(line)
         assert match is not None, line
         yield process, group, match[1].decode()
@@ -54,7 +54,7 @@ async def started(
 
 async def ended(process: Process) -> tuple[int, bytes, bytes]:
     """Exit code and output."""
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, out, err
 
@@ -70,9 +70,19 @@ def complete(channel: grpc.aio.Channel, count: int) -> asyncio.Task[pb.CompleteR
     return asyncio.create_task(answer())
 
 
+async def drains(channel: grpc.aio.Channel) -> None:
+    """Waits until new requests are refused because the process is stopping."""
+    while True:
+        try:
+            await complete(channel, 1)
+        except grpc.aio.AioRpcError as error:
+            assert reason_of(error) == "DRAINING"
+            return
+
+
 def test_sigterm_drains_and_exits_with_0_having_printed_one_line(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with started(tmp_path, Behaviour(step_seconds=0.01)) as (process, group, address):
+        async with started(tmp_path, Behaviour(step_seconds=0.02)) as (process, group, address):
             async with grpc.aio.insecure_channel(address) as channel:
                 work = complete(channel, 30)
                 await until(lambda: group.shards[0].step_count > 3)
@@ -94,7 +104,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
                 work = complete(channel, 200)
                 await until(lambda: group.shards[0].step_count > 1)
                 process.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.1)
+                # Two signals at once come in the order of their numbers.
+                await drains(channel)
                 process.send_signal(signal.SIGINT)
                 code, _, _ = await ended(process)
                 assert code == 130
@@ -110,7 +121,7 @@ def test_sigusr1_answers_everyone_and_the_process_stays_to_say_so(tmp_path: Path
                 work = complete(channel, 200)
                 await until(lambda: group.shards[0].step_count > 1)
                 process.send_signal(signal.SIGUSR1)
-                error = await asyncio.wait_for(failure_of(work), 1)
+                error = await asyncio.wait_for(failure_of(work), 60)
                 assert reason_of(error) == "SHARD_LOST"
                 assert reason_of(await failure_of(complete(channel, 1))) == "SHARD_LOST"
             process.send_signal(signal.SIGTERM)

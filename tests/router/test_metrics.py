@@ -46,11 +46,13 @@ def test_a_request_is_counted_by_what_became_of_it(tmp_path: Path) -> None:
             assert value(running, "completion_tokens_total") == 40
             assert value(running, "first_token_seconds_count") == 2
             assert value(running, "queue_seconds_count") == 2
-            plans = value(running, "plans_total")
-            assert plans == len(running.group.shards[0].plans)
-            assert 0 < value(running, "plan_round_trip_seconds_count") <= plans
+            shard = running.group.shards[0]
+            # The last plan may still be on its way.
+            await until(lambda: value(running, "plans_total") == len(shard.plans))
+            await until(lambda: value(running, "step_seconds_count") == shard.step_count)
+            round_trips = value(running, "plan_round_trip_seconds_count")
+            assert 0 < round_trips <= value(running, "plans_total")
             assert value(running, "plan_work_seconds_sum") > 0
-            assert value(running, "step_seconds_count") == running.group.shards[0].step_count
 
     asyncio.run(scenario())
 
@@ -63,10 +65,14 @@ def test_gauges_follow_the_scheduler_and_labels_do_not_follow_requests(tmp_path:
                 asyncio.create_task(running.complete(text=f"p{n}", request_id=f"id{n}"))
                 for n in range(10)
             ]
-            await until(lambda: value(running, "queued_requests") > 0)
+
+            def known_count() -> float:
+                return value(running, "running_requests") + value(running, "queued_requests")
+
+            await until(lambda: known_count() == 10)
             # Two plans are out, and nobody can join before one of them answers.
             running_count = value(running, "running_requests")
-            assert running_count + value(running, "queued_requests") == 10
+            assert value(running, "queued_requests") > 0
             assert value(running, "kv_blocks", state="held") == running_count > 0
             running.behaviour.hangs = False
             await asyncio.gather(*work)
@@ -91,7 +97,7 @@ def test_a_group_that_died_is_counted(tmp_path: Path) -> None:
 
 
 def read(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as response:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as response:
         page: bytes = response.read()
     return page.decode()
 

@@ -31,8 +31,9 @@ def tokens(count: int) -> pb.Stopping:
 
 def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running_router(tmp_path, Behaviour(step_seconds=0.01)) as running:
-            work = asyncio.create_task(running.complete(stopping=tokens(40)))
+        behaviour = Behaviour(step_seconds=0.05)
+        async with running_router(tmp_path, behaviour, drain_seconds=60.0) as running:
+            work = asyncio.create_task(running.complete(stopping=tokens(200)))
             await until(lambda: running.group.shards[0].step_count > 3)
             running.router.drain()
             error = await failure_of(running.complete())
@@ -41,7 +42,8 @@ def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Pat
             health = health_pb2_grpc.HealthStub(running.channel)
             status = (await health.Check(health_pb2.HealthCheckRequest())).status
             assert status == health_pb2.HealthCheckResponse.NOT_SERVING
-            assert len((await work).choices[0].token_ids) == 40
+            behaviour.step_seconds = 0.0
+            assert len((await work).choices[0].token_ids) == 200
             assert await running.run is Ending.DRAINED
             await running.router.close()
             assert running.group.shards[0].stream_ended_cleanly
@@ -68,12 +70,21 @@ def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
 
 def test_no_group_in_time_is_an_error_that_says_what_stood_in_the_way(tmp_path: Path) -> None:
     async def scenario() -> None:
-        settings = config((f"unix:{tmp_path}/none",), start_seconds=0.3)
+        message = ""
+        # A machine that stood still in the little time has not found out: again, with more.
+        for start_seconds in (0.3, 3.0, 30.0):
+            if "UNAVAILABLE" not in message:
+                message = await unreachable(start_seconds)
+        assert "UNAVAILABLE" in message
+
+    async def unreachable(start_seconds: float) -> str:
+        settings = config((f"unix:{tmp_path}/none",), start_seconds=start_seconds)
         router = Router(settings, lambda *_: None, make_log([]))
         await router.start()
-        with pytest.raises(GroupUnreachable, match="UNAVAILABLE"):
+        with pytest.raises(GroupUnreachable) as caught:
             await router.run()
         await router.close()
+        return str(caught.value)
 
     asyncio.run(scenario())
 
@@ -109,7 +120,7 @@ def test_shards_that_come_up_late_are_waited_for(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         assert not ready.is_set()
         await group.shards[1].start()
-        await asyncio.wait_for(ready.wait(), 10)
+        await asyncio.wait_for(ready.wait(), 60)
         router.drain()
         assert await run is Ending.DRAINED
         await router.close()

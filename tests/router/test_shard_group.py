@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -24,11 +24,14 @@ PROMPT = ids_of("abc")
 
 @contextlib.asynccontextmanager
 async def connected(
-    folder: Path, behaviour: Behaviour, size: int = 2
+    folder: Path,
+    behaviour: Behaviour,
+    size: int = 2,
+    clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[ShardGroup, MockGroup]]:
     mock = MockGroup(folder, behaviour, size)
     await mock.start()
-    group = await connect(mock.addresses, time.monotonic)
+    group = await connect(mock.addresses, clock)
     group.open(lambda: None)
     try:
         yield group, mock
@@ -70,23 +73,33 @@ def test_every_rank_gets_the_same_plan_and_rank_0_answers(tmp_path: Path) -> Non
 
 def test_a_lease_answers_step_by_step_and_an_interrupt_cuts_it(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with connected(tmp_path, Behaviour(step_seconds=0.05), size=1) as (group, mock):
+        behaviour = Behaviour(step_seconds=0.05)
+        async with connected(tmp_path, behaviour, size=1) as (group, mock):
             group.send(first_plan(), LEASE_SECONDS)
             group.send(next_plan(2, num_steps=4), LEASE_SECONDS)
             group.interrupt_lease(is_somebody_queued=True)
             assert mock.behaviour.interrupted_plan_numbers == []
             await until(lambda: mock.shards[0].step_count == 1)
+            behaviour.hangs = True
             await until(lambda: 1 not in group._in_flight)
             group.interrupt_lease(is_somebody_queued=False)
             group.interrupt_lease(is_somebody_queued=True)
             group.interrupt_lease(is_somebody_queued=True)
+            await until(lambda: bool(behaviour.interrupted_plan_numbers))
+            behaviour.hangs = False
             await until(lambda: 2 not in group._in_flight)
-            assert mock.behaviour.interrupted_plan_numbers == [2]
+            assert behaviour.interrupted_plan_numbers == [2]
             results = [arrived.result for arrived in group.take_results()]
             assert results[0].plan_number == 1
             assert results[-1].final and mock.shards[0].step_count < 5
 
     asyncio.run(scenario())
+
+
+async def heard(group: ShardGroup) -> None:
+    """Waits for a frame of every rank: its stream is open."""
+    before = list(group._heard_at)
+    await until(lambda: all(a > b for a, b in zip(group._heard_at, before, strict=True)))
 
 
 async def failure(group: ShardGroup) -> shard_group.GroupFailure:
@@ -110,7 +123,7 @@ def test_a_rank_that_received_something_else_ends_the_group(tmp_path: Path) -> N
 def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path, Behaviour()) as (group, mock):
-            await asyncio.sleep(0.05)
+            await heard(group)
             await mock.shards[1].stop()
             failed = await failure(group)
             assert failed.rank == 1 and "stream ended" in failed.message
@@ -121,16 +134,23 @@ def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
 def test_a_rank_that_falls_silent_ends_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_group, "HEARTBEAT_LIMIT_SECONDS", 2.0)
     monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.05)
+    now = [100.0]
 
     async def scenario() -> None:
-        behaviour = Behaviour(heartbeat_seconds=0.05)
-        async with connected(tmp_path, behaviour) as (group, _):
-            await asyncio.sleep(2.2)
+        behaviour = Behaviour(heartbeat_seconds=0.02)
+        async with connected(tmp_path, behaviour, clock=lambda: now[0]) as (group, _):
+            for _ in range(4):
+                now[0] += 0.5 * shard_group.HEARTBEAT_LIMIT_SECONDS
+                await until(lambda: group._heard_at == [now[0]] * 2)
+                await asyncio.sleep(0.1)
             assert group.failure is None
             behaviour.is_silent = True
-            assert "no heartbeat" in (await failure(group)).message
+            while group.failure is None:
+                # A heartbeat may still have been on its way.
+                now[0] += 2.0 * shard_group.HEARTBEAT_LIMIT_SECONDS
+                await asyncio.sleep(0.3)
+            assert "no heartbeat" in group.failure.message
 
     asyncio.run(scenario())
 
@@ -171,7 +191,7 @@ def test_a_sequence_at_fault_does_not_end_the_group(tmp_path: Path) -> None:
 def test_an_orderly_end_half_closes_every_stream(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path, Behaviour()) as (group, mock):
-            await asyncio.sleep(0.05)
+            await heard(group)
             await group.close(graceful=True)
             assert [shard.stream_ended_cleanly for shard in mock.shards] == [True, True]
 
