@@ -168,7 +168,8 @@ def _line(plot: Plot, line: Line) -> Iterator[Html]:
         pen_down = y is not None
     if way:
         yield _path(way, f"line s{line.style}")
-    if line.dots:
+    # A line of one or two points is easily overlooked.
+    if line.dots or len(line.known) < 3:
         dots = "".join(f"M{_across(plot, x):.1f} {_down(plot, y):.1f}h0" for x, y in line.known)
         yield _path(dots, f"dots s{line.style}")
 

@@ -27,8 +27,9 @@ def tiles(result: Part) -> Html:
         element("div", element("dt", name), element("dd", value, element("small", note)))
         for name, value, note in found
     ]
-    words = "The small numbers under latencies are 95 % intervals."
-    note = element("p", f"{at_load(result)} {words}".strip(), class_="note")
+    small = "The small numbers under latencies are 95 % intervals." if result.at("figures") else ""
+    words = f"{at_load(result)} {small}".strip()
+    note = element("p", words, class_="note") if words else Html("")
     return join(element("dl", *made, class_="tiles"), note)
 
 

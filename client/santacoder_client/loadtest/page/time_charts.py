@@ -69,8 +69,10 @@ def _requests(timeline: Timeline, apart: Sequence[Band]) -> Plot:
     )
 
 
-def _tokens(timeline: Timeline, apart: Sequence[Band]) -> Plot:
+def _tokens(timeline: Timeline, apart: Sequence[Band]) -> Plot | None:
     line = _line("new tokens", timeline, [m.token_rate for m in timeline.moments], 1)
+    if not any(moment.token_rate for moment in timeline.moments):
+        return None
     return Plot(
         name="tokens-over-time",
         title="Tokens",
