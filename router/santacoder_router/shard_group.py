@@ -216,12 +216,17 @@ class ShardGroup:
         result = codec.decode_result(message, plan.row_count)
         self._progress_at = self._clock()
         if result.steps_run:
-            seconds = result.device_seconds / result.steps_run
-            self._deadline.observe(plan.step_token_count, seconds)
+            self._observe(plan, result)
         if result.final:
             del self._in_flight[number]
         self._arrived.append(Arrived(result, plan))
         self._wake()
+
+    def _observe(self, plan: InFlight, result: StepResult) -> None:
+        token_count = plan.row_count if result.first_step else plan.step_token_count
+        # A lease's first step may run prompts, the others do not: together they tell of neither.
+        if result.steps_run == 1 or token_count == plan.row_count:
+            self._deadline.observe(token_count, result.device_seconds / result.steps_run)
 
     def _take_heartbeat(self, rank: int, heartbeat: shard_pb2.Heartbeat) -> None:
         oldest = self._oldest()

@@ -173,10 +173,9 @@ def _plan(message: shard_pb2.Plan) -> Plan:
 def _check_steps(num_steps: int, rows: tuple[Row, ...]) -> None:
     if num_steps == 0 and rows:
         raise FrameError("plan.num_steps: rows without a step; got 0; allowed 1 and above")
-    if num_steps > 1 and not all(row.sample and row.token_count == 1 for row in rows):
+    if num_steps > 1 and not all(row.sample for row in rows):
         raise FrameError(
-            "plan.num_steps: a lease in which a row is not one sampled token;"
-            f" got {num_steps}; allowed 1"
+            f"plan.num_steps: a lease in which a row does not sample; got {num_steps}; allowed 1"
         )
 
 

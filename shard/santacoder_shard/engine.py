@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -91,14 +91,17 @@ class Engine:
         if not plan.rows:
             emit(StepOutcome(plan.number, 0, 0, True, (), 0.0))
             return
-        step, final = 0, False
+        step, final, rows = 0, False, plan.rows
         while not final:
             step_started = time.perf_counter()
-            outcomes, ends = self._step(plan, lease_ends)
+            outcomes, ends = self._step(rows, lease_ends)
             final = ends or step + 1 >= plan.num_steps
             seconds = time.perf_counter() - step_started
             emit(StepOutcome(plan.number, step, 1, final, tuple(outcomes), seconds))
             step += 1
+            if step == 1 and not final:
+                # Prompts are run in the first step; what follows is the id sampled last.
+                rows = tuple(replace(row, token_count=1) for row in rows)
 
     @torch.inference_mode()
     def _warm_up(self) -> None:
@@ -111,9 +114,9 @@ class Engine:
         self._cache.clear_blocks([self._cache.scratch_block])
 
     def _prepare(self, plan: Plan) -> None:
-        if plan.num_steps > 1 and any(row.token_count != 1 or not row.sample for row in plan.rows):
+        if plan.num_steps > 1 and not all(row.sample for row in plan.rows):
             raise PlanError(
-                f"plan.num_steps: a lease needs rows of one sampled token; got {plan.num_steps}"
+                f"plan.num_steps: a lease needs rows that all sample; got {plan.num_steps}"
             )
         self._slots.retire(plan.retires)
         for admit in plan.admits:
@@ -124,11 +127,13 @@ class Engine:
         self._cache.clear_blocks(fresh_blocks)
         self._cache.copy_blocks(plan.copies)
 
-    def _step(self, plan: Plan, lease_ends: Callable[[], bool]) -> tuple[list[RowOutcome], bool]:
+    def _step(
+        self, rows: Sequence[Row], lease_ends: Callable[[], bool]
+    ) -> tuple[list[RowOutcome], bool]:
         """Run one step; outcomes in the order of the rows, and whether the plan ends here."""
         outcomes: list[RowOutcome] = []
         running: list[tuple[int, Row, Slot]] = []
-        for index, row in enumerate(plan.rows):
+        for index, row in enumerate(rows):
             state, slot = self._check(row)
             outcomes.append(RowOutcome((), state))
             if slot is not None:

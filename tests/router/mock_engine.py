@@ -98,14 +98,14 @@ class MockEngine:
                 if (source, offset) in self._cells:
                     self._cells[target, offset] = self._cells[source, offset]
 
-    def step(self, rows: shard_pb2.Rows) -> list[RowStep]:
+    def step(self, rows: shard_pb2.Rows, is_first: bool = True) -> list[RowStep]:
         """One step of a plan's rows."""
         slots = unpack(rows.slots)
         if len(set(slots)) != len(slots):
             raise Violation(f"a slot has two rows: {slots}")
         columns = zip(
             slots,
-            unpack(rows.token_counts),
+            unpack(rows.token_counts) if is_first else [1] * len(slots),
             rows.samples,
             unpack(rows.kv_token_limits),
             strict=True,

@@ -214,7 +214,7 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
             self._report(plan, 0, [], True, outbox)
         for step in range(num_steps):
             await self._pass_time(outbox)
-            row_steps = self.engine.step(plan.rows)
+            row_steps = self.engine.step(plan.rows, step == 0)
             self.step_count += 1
             is_last = step == num_steps - 1 or self._is_cut(plan)
             self._report(plan, step, row_steps, is_last, outbox)

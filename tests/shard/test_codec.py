@@ -292,7 +292,7 @@ def test_a_malformed_frame_ends_in_one_line_that_names_the_field(frame: bytes, f
     assert "\n" not in str(caught.value)
 
 
-def test_a_lease_of_rows_that_are_not_one_sampled_token_is_refused() -> None:
+def test_a_lease_with_a_row_that_does_not_sample_is_refused() -> None:
     unsampled = shard_pb2.Rows(**{**GOOD_ROWS, "samples": b"\x01\x00"})
     with pytest.raises(codec.FrameError, match=r"^plan\.num_steps: a lease"):
         codec.decode_request(plan_frame(rows=unsampled, num_steps=4))

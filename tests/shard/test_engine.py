@@ -79,6 +79,13 @@ def test_a_lease_answers_every_step_and_only_the_last_is_final(driver: EngineDri
     assert all(o.device_seconds > 0 for o in outcomes)
 
 
+def test_a_lease_may_begin_with_prompts(driver: EngineDriver) -> None:
+    driver.start(0, PROMPT)
+    outcomes = driver.run([driver.row(0, len(PROMPT))], num_steps=5)
+    assert [o.first_step for o in outcomes] == [0, 1, 2, 3, 4]
+    assert driver.ids[0] == greedy_ids(5)
+
+
 def test_a_plan_that_only_retires_answers_once_without_rows(driver: EngineDriver) -> None:
     outcomes = driver.run(retires=(Retire(9, 1),))
     assert [(o.steps_run, o.final, o.rows) for o in outcomes] == [(0, True, ())]
@@ -302,7 +309,7 @@ def test_log_probabilities_come_with_the_rows_that_want_them(driver: EngineDrive
         ({"rows": [Row(0, 20, True, 129)]}, "got 129; allowed up to 128"),
         ({"rows": [Row(0, 21, True, 128)]}, "slot 0 has 0 of 20 tokens computed; got 21"),
         ({"rows": [Row(0, 10, True, 128)]}, "slot 0 has 0 of 20 tokens computed; got 10"),
-        ({"rows": [Row(0, 20, True, 128)], "num_steps": 2}, "a lease needs rows of one sampled"),
+        ({"rows": [Row(0, 10, False, 128)], "num_steps": 2}, "a lease needs rows that all sample"),
     ],
 )
 def test_a_plan_that_contradicts_the_rank_is_an_error_that_names_the_field(

@@ -24,7 +24,9 @@ class Draft:
         self.started: list[tuple[Sequence, int]] = []
         # Blocks this plan's rows fill. Rows may read them; copies may not, as they run before rows.
         self.filled_blocks: set[int] = set()
-        # Every row so far is one token that samples.
+        # Every row so far samples, so that the plan may go on for further steps.
+        self.is_lease_possible = True
+        # Every row so far runs one token too: its time is that of a decode step.
         self.is_decode = True
 
     def add_decode_row(self, residency: Residency) -> None:
@@ -40,6 +42,8 @@ class Draft:
         residency.planned_computed += token_count
         if is_sampled:
             residency.pending_samples += 1
+        else:
+            self.is_lease_possible = False
         if token_count > 1 or not is_sampled:
             self.is_decode = False
         self.tokens_left -= token_count

@@ -17,7 +17,10 @@ from santacoder_router.core.settings import SchedulerConfig
 
 
 class PlannedRow(NamedTuple):
-    """A row as it was planned: how many tokens of whom, and whether the last is sampled."""
+    """A row as it was planned: how many tokens of whom in the first step, and whether it samples.
+
+    In further steps a row that samples runs one token each.
+    """
 
     residency: Residency
     token_count: int

@@ -32,11 +32,11 @@ def draft_step(config: SchedulerConfig, group: GroupState, waiting: WaitingQueue
 def extend_to_lease(
     draft: Draft, config: SchedulerConfig, group: GroupState, step_time: StepTime
 ) -> int:
-    """How many steps the draft runs; more than one only if all rows decode. Preempts nobody.
+    """How many steps the draft runs; more than one only if all rows sample. Preempts nobody.
 
     Whoever still waits could not be admitted: newcomers are in the draft already.
     """
-    if not draft.rows or not draft.is_decode:
+    if not draft.rows or not draft.is_lease_possible:
         return 1
     share_seconds = config.lease_seconds / config.plans_in_flight
     num_steps = step_time.steps_within(share_seconds, config.steps_per_lease)

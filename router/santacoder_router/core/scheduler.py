@@ -183,13 +183,14 @@ class Scheduler:
     def _apply_row(
         self, planned: PlannedRow, row: RowResult, steps: int, events: list[Event]
     ) -> None:
-        residency, token_count, is_sampled = planned
+        residency, _, is_sampled = planned
         sequence = residency.sequence
         token_ids = row.token_ids
         if is_sampled:
             residency.pending_samples -= steps
             # Steps without an id have not run: blocks or time ran out. They are planned again.
-            residency.planned_computed -= (steps - len(token_ids)) * token_count
+            # A prompt is never among them: it has its blocks, and the first step always runs.
+            residency.planned_computed -= steps - len(token_ids)
         matched_id = None
         if token_ids:
             if row.state in _MATCHES:

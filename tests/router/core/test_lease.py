@@ -57,21 +57,30 @@ def test_a_lease_does_not_pass_the_fewest_tokens_left() -> None:
 
 
 def test_a_lease_needs_blocks_for_all_its_steps_and_preempts_nobody() -> None:
-    # Two sequences of two blocks each fill the pool; each has room for three more tokens.
+    # Two sequences of two blocks each fill the pool; the first has room for two more tokens.
     scheduler = _decoding(block_count=4, new=12)
     scheduler.add(make_request(2, range(10, 14), new=12), 0.0)
-    scheduler.apply(answer(planned(scheduler)), 0.0)
     plan = planned(scheduler)
     assert [row.kv_token_limit for row in plan.rows] == [8, 8]
     assert plan.num_steps == 2
     assert scheduler.stats.preemption_count == 0
 
 
-def test_a_plan_with_a_prefill_row_runs_one_step() -> None:
+def test_a_lease_may_begin_with_a_prompt() -> None:
     scheduler = _decoding()
-    scheduler.add(make_request(2, range(10, 16)), 0.0)
+    scheduler.add(make_request(2, range(10, 16), new=5), 0.0)
     plan = planned(scheduler)
     assert [row.token_count for row in plan.rows] == [1, 6]
+    assert plan.num_steps == 5
+    scheduler.apply(answer(plan, ((1,) * 5, RowState.RUNNING), ((2,) * 5, RowState.LENGTH)), 0.0)
+    assert [row.token_count for row in planned(scheduler).rows] == [1]
+
+
+def test_a_plan_with_part_of_a_prompt_runs_one_step() -> None:
+    scheduler = _decoding(tokens_per_step=6)
+    scheduler.add(make_request(2, range(10, 18)), 0.0)
+    plan = planned(scheduler)
+    assert [row.token_count for row in plan.rows] == [1, 5]
     assert plan.num_steps == 1
 
 
