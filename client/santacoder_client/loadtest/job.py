@@ -50,7 +50,7 @@ class Job:
             load=Load.from_json(values["load"]),
             targets=tuple(_target(each) for each in values["targets"]),
             security=Security(**values["security"]),
-            wishes=Wishes(**values["wishes"]),
+            wishes=_wishes(values["wishes"]),
             data=values["data"],
             channel_count=values["channel_count"],
         )
@@ -82,6 +82,13 @@ def record_from_json(values: list[Any]) -> RequestRecord:
     record.chunks = [Chunk(*pair) for pair in zip(chunks[::2], chunks[1::2], strict=True)]
     record.outcome = Outcome(record.outcome)
     return record
+
+
+def _wishes(values: Mapping[str, Any]) -> Wishes:
+    options = dict(values["options"])
+    if "logit_bias" in options:  # JSON has only strings for keys
+        options["logit_bias"] = {int(key): bias for key, bias in options["logit_bias"].items()}
+    return Wishes(**{**values, "options": options})
 
 
 def _target(values: Mapping[str, Any]) -> Target:

@@ -90,6 +90,8 @@ def _in_flight(columns: Columns, count: int) -> Integers:
     moments = np.concatenate([ended, sent])
     steps = np.concatenate([np.full(len(ended), -1), np.full(len(sent), 1)])
     # Ends stand first, so that of two at the same moment the one makes room for the other.
+    if not len(moments):
+        return np.zeros(count, dtype=np.int64)
     order = np.argsort(moments, kind="stable")
     moments, levels = moments[order], np.cumsum(steps[order])
     seconds = np.floor(moments).astype(np.int64)

@@ -62,7 +62,8 @@ def open_whole(path: str | Path) -> Iterator[IO[str]]:
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".santacoder-load-", dir=target.parent)
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        # A lone surrogate, of a path with odd bytes, becomes its escape: in JSON it stays itself.
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
