@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from engine_driver import EngineDriver, prompt_ids
+from rank_processes import result_path
 
 from santacoder_shard.checkpoint import open_checkpoint
 from santacoder_shard.parallel import Parallel
@@ -116,8 +117,9 @@ def lose_a_peer(parallel: Parallel, folder: Path) -> dict[str, Any]:
 
 
 def wait_for_a_silent_peer(parallel: Parallel, folder: Path) -> dict[str, Any]:
-    """Rank 1 is alive and says nothing for a while."""
+    """Rank 1 is alive and says nothing until rank 0 has given up."""
     if parallel.rank == 1:
-        time.sleep(4.0)
+        while not result_path(folder, 0).exists():
+            time.sleep(0.05)
         return {}
     return lose_a_peer(parallel, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,25 @@ def run_on_ranks(job: Job, size: int, folder: Path, timeout_seconds: float = 100
         process.kill()
         process.join()
     assert [process.exitcode for process in processes] == [0] * size
-    return [torch.load(_result_path(folder, rank), weights_only=True) for rank in range(size)]
+    return [torch.load(result_path(folder, rank), weights_only=True) for rank in range(size)]
 
 
 def _run(job: Job, rank: int, size: int, folder: Path, timeout_seconds: float) -> None:
     torch.set_num_threads(1)
+    # How long a process takes to start, and to leave, is no part of anybody's timeout.
+    _meet("started", rank, size, folder)
     parallel = Parallel.join(rank, size, folder / "rendezvous", timeout_seconds)
-    torch.save(job(parallel, folder), _result_path(folder, rank))
+    _meet("joined", rank, size, folder)
+    torch.save(job(parallel, folder), result_path(folder, rank))
 
 
-def _result_path(folder: Path, rank: int) -> Path:
+def _meet(point: str, rank: int, size: int, folder: Path) -> None:
+    """Waits until every rank is here."""
+    (folder / f"{point}-{size}-{rank}").touch()
+    while not all((folder / f"{point}-{size}-{other}").exists() for other in range(size)):
+        time.sleep(0.01)
+
+
+def result_path(folder: Path, rank: int) -> Path:
+    """Where a rank's result is once its job is done."""
     return folder / f"result-{rank}.pt"

@@ -122,21 +122,24 @@ class Handlers:
     @contextlib.asynccontextmanager
     async def _mapped(self, method: str, context: Context) -> AsyncIterator[Call]:
         call = Call(context)
-        code = grpc.StatusCode.OK
+        # Counted before the caller hears of it: whoever has an answer finds it in the metrics.
         try:
             yield call
         except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
+            self._count(method, grpc.StatusCode.CANCELLED)
             raise
         except RouterError as error:
-            code = error.code
+            self._count(method, error.code)
             await _abort(context, error, call.request_id)
         except Exception as cause:
-            code = grpc.StatusCode.INTERNAL
+            self._count(method, grpc.StatusCode.INTERNAL)
             fault = internal_error(self._log, f"{method} failed", cause)
             await _abort(context, fault, call.request_id)
-        finally:
-            self._metrics.requests.labels(method, code.name).inc()
+        else:
+            self._count(method, grpc.StatusCode.OK)
+
+    def _count(self, method: str, code: grpc.StatusCode) -> None:
+        self._metrics.requests.labels(method, code.name).inc()
 
 
 async def _abort(context: Context, error: RouterError, request_id: str) -> NoReturn:

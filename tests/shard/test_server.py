@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -42,7 +43,15 @@ class Rank:
         command = [sys.executable, "-m", "santacoder_shard", f"--rank={rank}", "--threads=1"]
         command += [f"--model={checkpoint}", f"--listen=unix:{self.socket}", *extra]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            # What gRPC itself says of a slow machine is not the rank's word.
+            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+        )
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None

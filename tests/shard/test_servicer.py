@@ -22,6 +22,7 @@ from santacoder_shard.step import Plan, RowOutcome, RowState, StepOutcome
 Emit = Callable[[StepOutcome], None]
 WAIT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 0.1
+RUNNING = shard_pb2.PHASE_RUNNING
 
 
 class HashEngine:
@@ -109,6 +110,15 @@ async def read(
         if got == kind:
             return response
         assert got == "heartbeat", f"{got} came before {kind}: {response}"
+
+
+async def running_heartbeat(
+    call: grpc.aio.StreamStreamCall[bytes, bytes],
+) -> shard_pb2.Heartbeat:
+    """The next heartbeat that says that a plan runs."""
+    while (heartbeat := (await read(call, "heartbeat")).heartbeat).phase != RUNNING:
+        pass
+    return heartbeat
 
 
 async def status(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> tuple[grpc.StatusCode, str]:
@@ -300,10 +310,8 @@ def test_heartbeats_come_while_a_plan_runs_and_say_how_far_it_is(socket: Path) -
             await read(call, "result")
             await call.write(frames.plan(2))
             await read(call, "accepted")
-            await read(call, "heartbeat")
-            first = (await read(call, "heartbeat")).heartbeat
-            second = (await read(call, "heartbeat")).heartbeat
-            assert first.phase == shard_pb2.PHASE_RUNNING
+            first = await running_heartbeat(call)
+            second = await running_heartbeat(call)
             assert (first.last_plan_number, first.step_count) == (1, 1)
             grown_us = second.progress_age_us - first.progress_age_us
             assert grown_us >= HEARTBEAT_SECONDS * 1e6 * 0.5
@@ -353,8 +361,7 @@ def test_an_interrupt_reaches_the_running_lease(socket: Path) -> None:
             await call.write(frames.hello())
             await call.write(frames.plan(1, num_steps=50, interruptible=True))
             await read(call, "accepted")
-            await read(call, "heartbeat")
-            await read(call, "heartbeat")
+            await running_heartbeat(call)
             await call.write(frames.interrupt(1))
             result = (await read(call, "result")).result
             assert result.final and result.first_step == 0
