@@ -1,0 +1,28 @@
+"""Columns of plain text under their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from santacoder_client.loadtest.live import plain
+
+
+def grid(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    texts: Iterable[int] = (0,),
+    wanted: Iterable[int] | None = None,
+) -> Table:
+    """Columns under their names; numbers stand to the right. `wanted` leaves the others out."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    places = range(len(head)) if wanted is None else tuple(wanted)
+    for place in places:
+        justify: JustifyMethod = "left" if place in texts else "right"
+        table.add_column(head[place], justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(plain(row[place])) for place in places))
+    return table
