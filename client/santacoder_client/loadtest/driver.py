@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from santacoder_client.loadtest.arrival import due_times
 from santacoder_client.loadtest.data.source import Prompt, PromptSource
-from santacoder_client.loadtest.editor import Typist, keystrokes
+from santacoder_client.loadtest.editor import Keystroke, Typist, keystrokes
 from santacoder_client.loadtest.load import Load, Share
 from santacoder_client.loadtest.meter import LoopMeter
 from santacoder_client.loadtest.record import Outcome, RequestRecord
@@ -23,6 +24,9 @@ from santacoder_client.loadtest.session_sender import SessionSender
 
 REFUSED_PAUSE_SECONDS = 0.1
 """A user whose request failed takes a breath; else a dead server would be asked by a tight loop."""
+
+NOTHING = Keystroke(math.inf, 0, 0)
+"""Nothing is due."""
 
 OnRecord = Callable[[RequestRecord], None]
 
@@ -58,45 +62,41 @@ class Driver:
         self._running: set[asyncio.Task[None]] = set()
         self._held: deque[tuple[RequestRecord, Prompt]] = deque()
         self._stopped = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._answered.set()
+        self._ahead: Iterator[Keystroke] = iter(())
+        self._current = NOTHING
+        self._last_kind = ""
 
     async def run(self, clock: Clock) -> None:
         """Sends everything, and waits for the answers; every record is given on when it is over."""
         self._clock = clock
-        sending = asyncio.create_task(self._sending())
+        work = asyncio.create_task(self._work())
+        stopping = asyncio.create_task(self._stopped.wait())
         metering = [
             asyncio.create_task(self._meter.tick(clock)),
             asyncio.create_task(self._phase()),
         ]
-        stopping = asyncio.create_task(self._stopped.wait())
         phases = self._load.phases
+        seconds = phases.sending_seconds + phases.grace_seconds - clock()
         try:
-            await self._wait({sending}, stopping, phases.sending_seconds + phases.grace_seconds)
-            while self._running and not self._stopped.is_set():
-                left = phases.sending_seconds + phases.grace_seconds
-                if not await self._wait(self._running, stopping, left):
-                    break
+            await asyncio.wait(
+                {work, stopping}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             self._meter.end()
-            await _end([sending, *self._running, *metering, stopping])
-            self._give_up_held()
-        if sending.done() and not sending.cancelled():
-            sending.result()  # a source that cannot go on says so here
+            await _end([work, *self._running, *metering, stopping])
+            self._give_up()
+        if not work.cancelled():
+            work.result()  # a source that cannot go on says so here
 
     def stop(self) -> None:
         """Sends no more, and cancels what is running."""
         self._stopped.set()
 
-    async def _wait(
-        self, tasks: set[asyncio.Task[None]], stopping: asyncio.Task[bool], until: float
-    ) -> bool:
-        """Whether any of the tasks ended before the time was up or the run was stopped."""
-        waited = {*tasks, stopping}
-        done, _ = await asyncio.wait(
-            waited,
-            timeout=max(0.0, until - self._clock()),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        return bool(done - {stopping})
+    async def _work(self) -> None:
+        await self._sending()
+        await self._answered.wait()
 
     async def _sending(self) -> None:
         match self._load.model:
@@ -110,12 +110,12 @@ class Driver:
                 await self._open_loop()
 
     async def _open_loop(self) -> None:
-        for index, due in enumerate(due_times(self._load)):
-            if not self._share.holds(index):
-                continue
-            prompt = self._source.prompt(index)  # before it is due: making it may take a while
-            await self._until(due)
-            record = self._record(index, due, prompt)
+        schedule = enumerate(due_times(self._load))
+        self._ahead = (Keystroke(due, i, i) for i, due in schedule if self._share.holds(i))
+        for asked in self._ahead:
+            self._current = asked
+            prompt = self._source.prompt(asked.number)
+            record = await self._next_record(prompt)
             if self._cap is not None and len(self._running) >= self._cap:
                 self._held.append((record, prompt))
             else:
@@ -123,14 +123,23 @@ class Driver:
 
     async def _people(self) -> None:
         typist = self._source if isinstance(self._source, Typist) else None
-        for due, index, person in keystrokes(self._load, self._share, typist):
+        self._ahead = keystrokes(self._load, self._share, typist)
+        for asked in self._ahead:
+            self._current = asked
+            _, number, person = asked
             if typist is None:
-                prompt = self._source.prompt(index)
+                prompt = self._source.prompt(number)
             else:
-                prompt = typist.state(person, index // self._load.editor_count)
-            await self._until(due)
-            record = self._record(index, due, prompt, route_number=person)
-            self._spawn(self._typed(person, record, prompt))
+                prompt = typist.state(person, number // self._load.editor_count)
+            record = await self._next_record(prompt)
+            self._type(person, record, prompt)
+
+    async def _next_record(self, prompt: Prompt) -> RequestRecord:
+        """The record of what is due next, when it is; its prompt was made before."""
+        await self._until(self._current.due)
+        record = self._record(self._current, prompt)
+        self._current = NOTHING
+        return record
 
     async def _user(self, user: int, own: Iterator[int]) -> None:
         """One user of a closed loop: asks, waits for the answer, asks again."""
@@ -140,8 +149,11 @@ class Driver:
         while self._clock() < self._load.phases.sending_seconds:
             index = next(own)
             prompt = self._source.prompt(index)
-            record = self._record(index, self._clock(), prompt)
-            await self._send(record, prompt)
+            record = self._record(Keystroke(self._clock(), index, index), prompt)
+            try:
+                await self._senders[record.target].send(prompt, record, self._clock)
+            finally:
+                self._on_record(record)
             if record.outcome is Outcome.FAILED:
                 await asyncio.sleep(REFUSED_PAUSE_SECONDS)
 
@@ -156,51 +168,56 @@ class Driver:
         await asyncio.sleep(max(0.0, self._load.phases.steady_end - self._clock()))
         self._meter.end()
 
-    def _record(
-        self, index: int, due: float, prompt: Prompt, route_number: int | None = None
-    ) -> RequestRecord:
-        route = self._routes[(index if route_number is None else route_number) % len(self._routes)]
+    def _record(self, asked: Keystroke, prompt: Prompt) -> RequestRecord:
+        self._last_kind = prompt.kind
         return RequestRecord(
-            index=index,
-            target=route.name,
+            index=asked.number,
+            target=self._routes[asked.person % len(self._routes)].name,
             kind=prompt.kind,
-            scheduled_at=due,
+            scheduled_at=asked.due,
             worker=self._share.worker,
             family=prompt.family,
         )
 
     def _start(self, record: RequestRecord, prompt: Prompt) -> None:
-        self._spawn(self._send(record, prompt))
+        self._spawn(record, self._senders[record.target].send(prompt, record, self._clock))
 
-    def _spawn(self, sending: Coroutine[None, None, None]) -> None:
+    def _spawn(self, record: RequestRecord, sending: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(sending)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        self._answered.clear()
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        task.add_done_callback(lambda task: self._ended(task, record))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], record: RequestRecord) -> None:
         self._running.discard(task)
+        self._on_record(record)
         in_time = self._clock() < self._load.phases.sending_seconds
         if self._held and in_time and not self._stopped.is_set():
             self._start(*self._held.popleft())
+        if not self._running:
+            self._answered.set()
 
-    async def _send(self, record: RequestRecord, prompt: Prompt) -> None:
-        try:
-            await self._senders[record.target].send(prompt, record, self._clock)
-        finally:
-            self._on_record(record)
-
-    async def _typed(self, person: int, record: RequestRecord, prompt: Prompt) -> None:
+    def _type(self, person: int, record: RequestRecord, prompt: Prompt) -> None:
         sender = self._senders[record.target]
-        try:
-            if isinstance(sender, SessionSender):
-                await sender.type(person, prompt, record, self._clock)
-        finally:
-            self._on_record(record)
+        if not isinstance(sender, SessionSender):
+            raise TypeError(f"{record.target} has no sessions")
+        self._spawn(record, sender.type(person, prompt, record, self._clock))
 
-    def _give_up_held(self) -> None:
+    def _give_up(self) -> None:
+        """Tells what was due and never sent: held back by the cap, or this client was too late."""
         for record, _ in self._held:
             self._on_record(record)
         self._held.clear()
+        now = self._clock()
+        late = itertools.takewhile(lambda asked: asked.due <= now, self._ahead)
+        for due, number, person in itertools.chain([self._current], late):
+            if due > now:
+                continue
+            route = self._routes[person % len(self._routes)]
+            self._on_record(
+                RequestRecord(number, route.name, self._last_kind, due, self._share.worker)
+            )
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:

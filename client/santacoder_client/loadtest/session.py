@@ -104,6 +104,7 @@ class Session:
             await turn.over.wait()
         except asyncio.CancelledError:
             turn.cut(Outcome.CANCELLED)
+            turn.over.set()  # whatever comes now comes too late
             answer.note_cancelled(record, answer.END_OF_RUN)
             raise
         finally:
@@ -178,6 +179,9 @@ class Session:
         response = pb.CompletionSessionResponse.FromString(raw)
         turn = self._turns.get(response.turn)
         if turn is None:
+            return
+        if turn.over.is_set():  # it was given up, and this is the answer to that
+            del self._turns[response.turn]
             return
         if response.HasField("error"):
             answer.note_status(turn.record, response.error)
