@@ -98,7 +98,7 @@ class LiveView:
 
 def line(snapshot: Snapshot, title: str = "") -> str:
     """A moment as one line of plain text."""
-    seconds = f"{snapshot.elapsed_seconds:.0f} of {snapshot.total_seconds:.0f} s"
+    seconds = _seconds(snapshot, " of ")
     start = f"{title}: " if title else ""
     parts = [f"{name} {value}" for name, value in _values(snapshot)]
     return plain(f"{start}{seconds}, {snapshot.phase}: {', '.join(parts)}")
@@ -175,9 +175,15 @@ def _picture(snapshot: Snapshot, title: str, width: int) -> RenderableType:
     head.add_row(
         Text(plain(f"{title} {snapshot.phase}".strip()), style="bold"),
         ProgressBar(total=total, completed=min(elapsed, total)),
-        Text(f"{elapsed:.0f}/{total:.0f} s"),
+        Text(_seconds(snapshot, "/")),
     )
     return Group(head, *_rows(snapshot, width))
+
+
+def _seconds(snapshot: Snapshot, of: str) -> str:
+    """How far it is; when all is sent nobody knows how long it will be."""
+    elapsed, total = snapshot.elapsed_seconds, snapshot.total_seconds
+    return f"{elapsed:.0f}{of}{total:.0f} s" if elapsed < total else f"{elapsed:.0f} s"
 
 
 def _rows(snapshot: Snapshot, width: int) -> Iterator[Text]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from santacoder_client.loadtest.page.drawing import figure
 from santacoder_client.loadtest.page.markup import element, join
+from santacoder_client.loadtest.page.plot import Axis, Line, Mark, Plot
 from santacoder_client.loadtest.page.reading import Part
 from santacoder_client.loadtest.page.scale import Linear, Logarithmic, Tail, for_times, from_zero
 from santacoder_client.loadtest.wording import (
@@ -111,3 +115,40 @@ def test_what_is_no_number_reads_as_none() -> None:
     assert [part.number(*path) for path in (("nan",), ("huge",), ("yes",), ("a", "b", "c"))] == [
         None
     ] * 4
+
+
+def marked(*places: float) -> str:
+    """A plot from 0 to 100 with upright marks there, drawn."""
+    axis = Axis("load", Linear(0.0, 100.0), str)
+    marks = [Mark(place, f"at {place:g}") for place in places]
+    line = Line("a line", [(0.0, 0.0), (100.0, 100.0)], 1)
+    return figure(Plot("name", "Title", "How", axis, axis, [line], marks=marks))
+
+
+@pytest.mark.parametrize(
+    ("places", "sides"),
+    [((20, 60), "right right"), ((50, 90), "left left"), ((20, 90), "left right"), ((95,), "left")],
+)
+def test_labels_of_marks_stand_where_there_is_room(places: tuple[float, ...], sides: str) -> None:
+    found = re.findall(
+        r'class="label (left|right)" style="left:\S+;height:(\S+)em"', marked(*places)
+    )
+    assert " ".join(side for side, _ in found) == sides
+    # Every one has a row of its own.
+    assert sorted(float(height) for _, height in found) == [1.25, 2.5][: len(places)]
+
+
+def test_a_level_marks_label_avoids_the_lines() -> None:
+    axis = Axis("load", Linear(0.0, 100.0), str)
+    line = Line("falls", [(0.0, 100.0), (50.0, 20.0), (100.0, 10.0)], 1)
+    level = [Mark(20.0, "SLO", upright=False)]
+    assert 'class="label level begin' in figure(
+        Plot("name", "Title", "How", axis, axis, [line], marks=level)
+    )
+
+
+def test_a_point_between_gaps_is_a_dot() -> None:
+    axis = Axis("load", Linear(0.0, 100.0), str)
+    line = Line("gaps", [(0.0, 1.0), (1.0, 2.0), (2.0, None), (3.0, 5.0), (4.0, None)], 1)
+    drawn = figure(Plot("name", "Title", "How", axis, axis, [line]))
+    assert re.findall(r'd="(\S+ \S+)" class="dots s1"', drawn) == ["M30.0 950.0h0"]

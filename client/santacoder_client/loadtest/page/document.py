@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from importlib.resources import files
 
 from santacoder_client.loadtest.page import tables
@@ -83,11 +84,18 @@ def _header(result: Part, verdict: Verdict) -> Html:
 def _when(result: Part) -> str:
     steady = result.number("window", "steady_seconds")
     load, data = (result.text(name, key) for name, key in (("load", "model"), ("data", "name")))
-    started = result.text("started_at").replace("T", " ").replace("Z", " UTC")
-    parts = [f"{load} load" if load else "", f"{data} data" if data else "", started]
+    parts = [f"{load} load" if load else "", f"{data} data" if data else "", _started(result)]
     if steady is not None:
         parts.insert(0, f"{duration(1000 * steady)} measured")
     return " \N{MIDDLE DOT} ".join(part for part in parts if part)
+
+
+def _started(result: Part) -> str:
+    """When it began, without its parts of seconds."""
+    try:
+        return f"{datetime.fromisoformat(result.text('started_at')):%Y-%m-%d %H:%M:%S %Z}"
+    except ValueError:
+        return result.text("started_at")
 
 
 def _main(result: Part) -> Html:

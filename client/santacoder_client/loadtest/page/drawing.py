@@ -8,13 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from santacoder_client.loadtest.page.labels import (
-    mark_labels,
-    place,
-    upright_marks,
-    x_labels,
-    y_labels,
-)
+from santacoder_client.loadtest.page.labels import place, x_labels, y_labels
+from santacoder_client.loadtest.page.mark_labels import mark_labels, upright_marks
 from santacoder_client.loadtest.page.markup import Html, element
 from santacoder_client.loadtest.page.plot import Bars, Line, Mark, Plot
 
@@ -162,16 +157,24 @@ def _line(plot: Plot, line: Line) -> Iterator[Html]:
     way, pen_down = "", False
     for x, y in line.points:
         if y is not None:
-            here = f"{_across(plot, x):.1f} {_down(plot, y):.1f}"
-            # A point between two gaps is drawn by its round cap.
-            way += f"L{here}" if pen_down else f"M{here}h0"
+            way += f"{'L' if pen_down else 'M'}{_across(plot, x):.1f} {_down(plot, y):.1f}"
         pen_down = y is not None
     if way:
         yield _path(way, f"line s{line.style}")
-    # A line of one or two points is easily overlooked.
-    if line.dots or len(line.known) < 3:
-        dots = "".join(f"M{_across(plot, x):.1f} {_down(plot, y):.1f}h0" for x, y in line.known)
+    marked = line.known if line.dots else _alone(line)
+    dots = "".join(f"M{_across(plot, x):.1f} {_down(plot, y):.1f}h0" for x, y in marked)
+    if dots:
         yield _path(dots, f"dots s{line.style}")
+
+
+def _alone(line: Line) -> list[tuple[float, float]]:
+    """Points between two gaps, through which no line goes."""
+    heights = [None, *(y for _, y in line.points), None]
+    return [
+        (x, y)
+        for (x, y), before, after in zip(line.points, heights, heights[2:], strict=False)
+        if y is not None and before is None and after is None
+    ]
 
 
 def _mark(plot: Plot, mark: Mark) -> Html:
