@@ -1,0 +1,313 @@
+"""How `santacoder-load run` ends: well, refused, left alone half way, interrupted, on a full disk.
+
+Every wait is for something that must happen, never for a time in which it may have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from santacoder.inference.v1 import inference_pb2 as pb
+from santacoder_client.loadtest.__main__ import main
+from santacoder_client.testing import Answer, Failure, FakeRouter
+
+MODULE = [sys.executable, "-m", "santacoder_client.loadtest"]
+SHORT = "--warm-up 0s --duration 1s --cool-down 0s --workers 1"
+ENOUGH = 10
+"""Requests after which some have been answered."""
+PATIENCE_SECONDS = 60.0
+"""Far above what anything here takes; only a hang reaches it."""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+    return tmp_path
+
+
+@pytest.fixture
+def router() -> Iterator[FakeRouter]:
+    with FakeRouter(Answer(("a", "b"))) as router:
+        yield router
+
+
+def run(router: FakeRouter, command: str) -> int:
+    return main(["run", "--target", router.target, *shlex.split(command)])
+
+
+def result_at(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text())
+    assert result["schema"] == "santacoder-load/1"
+    return result
+
+
+def no_traces(folder: Path, *expected: str) -> None:
+    assert sorted(os.listdir(folder)) == sorted(expected), "a half-written file was left"
+
+
+def wait_for(count: int, requests: Sequence[pb.CompletionRequest]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while len(requests) < count:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_every_request_option_reaches_the_server(router: FakeRouter) -> None:
+    options = (
+        "--temperature 0.5 --top-k 3 --sampling-seed 7 --stop x --stop y --stop-token-ids 4,5 "
+        "--logit-bias 5=1.5,6=-2 --logprobs 1 --priority low --cache-salt salt --ignore-eos "
+        "--prompt-tokens 9 --max-new-tokens 3 --time-budget 5"
+    )
+    assert run(router, f"--rate 20 {SHORT} {options}") == 0
+    sent = router.requests[0]
+    assert len(sent.token_ids.ids) == 9 and sent.stopping.max_new_tokens == 3
+    assert (sent.sampling.temperature, sent.sampling.top_k, sent.sampling.seed) == (0.5, 3, 7)
+    assert dict(sent.sampling.logit_bias) == {5: 1.5, 6: -2}
+    assert list(sent.stopping.stop) == ["x", "y"] and list(sent.stopping.stop_token_ids) == [4, 5]
+    assert sent.stopping.ignore_eos and sent.output.logprobs == 1
+    assert (sent.priority, sent.cache_salt) == (pb.PRIORITY_LOW, b"salt")
+    assert sent.time_budget.seconds == 5
+    assert len({request.request_id for request in router.requests}) == len(router.requests)
+
+
+def test_lines_of_a_file_are_sent_as_they_are_and_replace_what_force_allows(
+    router: FakeRouter, here: Path
+) -> None:
+    lines = [{"prompt": "é\r\n", "top_k": 2}, {"prefix": "a", "suffix": "", "max_new_tokens": 5}]
+    data = here / os.fsdecode(b"data-\xff.jsonl")
+    data.write_text("\n".join(map(json.dumps, lines)))
+    (here / "r.json").write_text("old")
+    command = ["--rate", "20", *SHORT.split(), "--output", "r.json", "--force"]
+    argv = ["run", "--target", router.target, *command, "--data", "jsonl", "--data-file", str(data)]
+    assert main(argv) == 0
+    text = next(each for each in router.requests if each.HasField("text"))
+    infill = next(each for each in router.requests if each.HasField("infill"))
+    assert (text.text, text.sampling.top_k) == ("é\r\n", 2)
+    assert (infill.infill.prefix, infill.infill.suffix) == ("a", "")
+    assert (text.stopping.max_new_tokens, infill.stopping.max_new_tokens) == (64, 5)
+    result = result_at(here / "r.json")
+    assert result["outcomes"]["ok"] == len(router.requests)
+    assert result["data"]["options"]["data_file"].endswith("data-\\udcff.jsonl")
+
+
+def test_a_server_that_refuses_every_request_is_1_and_says_how(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue is full")
+    with FakeRouter(Answer((), failure=failure)) as router:
+        assert run(router, f"--rate 20 {SHORT} --output r.json") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: no request was answered; ")
+    assert "failed with RESOURCE_EXHAUSTED QUEUE_FULL: the queue is full" in last
+    result = result_at(here / "r.json")
+    assert result["outcomes"]["ok"] == 0 and result["outcomes"]["failed"] == len(router.requests)
+    assert [error["reason"] for error in result["errors"]] == ["QUEUE_FULL"]
+    assert set(result["figures"]) == {"dispatch_delay"}, "failures are no latencies"
+
+
+@contextmanager
+def nothing_served() -> Iterator[str]:
+    """A gRPC server without the service."""
+    pool = futures.ThreadPoolExecutor(1)
+    server = grpc.server(pool)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+    pool.shutdown()
+
+
+@contextmanager
+def no_grpc() -> Iterator[str]:
+    """Somebody who speaks another protocol."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    caller, _ = server.accept()
+                except OSError:
+                    return
+                with caller:
+                    caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("server", [nothing_served, no_grpc])
+def test_a_server_of_another_kind_is_5(
+    server: Any, capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    with server() as address:
+        assert main(["run", "--target", address, "--rate", "1", "--output", "r.json"]) == 5
+    first, *hints = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: cannot reach the server at {address}: ")
+    assert len(hints) == 1 and hints[0].startswith("hint: ")
+    no_traces(here)
+
+
+def test_a_server_that_dies_half_way_is_1_with_what_was_measured(
+    router: FakeRouter, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die() -> None:
+        wait_for(ENOUGH, router.requests)
+        router.close()
+
+    dying = threading.Thread(target=die)
+    dying.start()
+    command = "--rate 20 --warm-up 0s --duration 3s --cool-down 0s --grace 1s --output r.json"
+    assert run(router, command) == 1
+    dying.join()
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    last = told.splitlines()[-1]
+    assert last.startswith("error: ") and router.target in last and "when the run began" in last
+    outcomes = result_at(here / "r.json")["outcomes"]
+    assert outcomes["ok"] > 0 and outcomes["failed"] > 0
+    no_traces(here, "r.json")
+
+
+@contextmanager
+def command_line(
+    *argv: str, before: tuple[str, ...] = (), **how: Any
+) -> Iterator[subprocess.Popen[str]]:
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+    with subprocess.Popen([*before, *MODULE, *argv], text=True, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_ctrl_c_is_130_and_keeps_what_was_measured(router: FakeRouter, here: Path) -> None:
+    argv = ("run", "--target", router.target, "--rate", "20", "--warm-up", "0s")
+    outputs = ("--duration", "1h", "--output", "r.json", "--html", "r.html")
+    with command_line(*argv, *outputs) as process:
+        wait_for(ENOUGH, router.requests)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    result = result_at(here / "r.json")
+    assert result["interrupted"] is True
+    assert 0 < result["outcomes"]["ok"] <= len(router.requests)
+    assert 0 < result["window"]["end"] < 3600
+    assert (here / "r.html").read_text().endswith("</html>\n")
+    no_traces(here, "r.json", "r.html")
+
+
+def test_ctrl_c_before_anything_was_sent_is_130_and_leaves_nothing(here: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        argv = ("run", "--target", target, "--rate", "1", "--output", "r.json")
+        with command_line(*argv) as process:
+            caller, _ = silent.accept()  # it asks what is served, and gets no answer
+            with caller:
+                process.send_signal(signal.SIGINT)
+                out, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    assert "Traceback" not in told and out == ""
+    no_traces(here)
+
+
+def test_a_full_disk_is_1_and_leaves_no_half_of_a_file(router: FakeRouter, here: Path) -> None:
+    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    outputs = ("--output", "r.json", "--html", "r.html", "--csv", "r.csv")
+    # No file may grow above a block: a disk that is full, for this process.
+    with command_line(
+        *argv, *outputs, before=("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")
+    ) as process:
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert "Traceback" not in told
+    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert any("r.json: not written: File too large" in line for line in lines)
+    assert any("r.html: not written: File too large" in line for line in lines)
+    assert not {"r.json", "r.html"} & set(os.listdir(here))
+    assert all(not name.startswith(".") for name in os.listdir(here))
+
+
+def test_nobody_who_reads_is_no_failure(router: FakeRouter) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    with command_line(*argv, stdout=writer) as process:
+        os.close(writer)
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in told and "BrokenPipe" not in told
+
+
+@pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
+def test_a_terminal_without_colours_gets_none_at_any_width(
+    router: FakeRouter, variable: dict[str, str]
+) -> None:
+    shown, status = on_terminal(router, {"TERM": "xterm-256color", **variable}, columns=20)
+    assert status == 0
+    assert b"Traceback" not in shown
+    assert not coloured(shown), shown
+    if variable.get("TERM") == "dumb":
+        assert b"\x1b" not in shown
+
+
+def coloured(shown: bytes) -> bool:
+    """Whether a colour was set: SGR 30 to 49, or 90 to 107."""
+    for part in shown.split(b"\x1b[")[1:]:
+        codes, end, _ = part.partition(b"m")
+        numbers = codes.split(b";")
+        if end and all(number.isdigit() for number in numbers):
+            colours = [int(number) for number in numbers]
+            if any(30 <= colour <= 49 or 90 <= colour <= 107 for colour in colours):
+                return True
+    return False
+
+
+def on_terminal(
+    router: FakeRouter, variables: dict[str, str], columns: int
+) -> tuple[bytes, int | None]:
+    """What a run shows on a terminal of its own, and its exit status."""
+    import fcntl
+    import struct
+    import termios
+
+    screen, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    shown = b""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
+    }
+    ends: dict[str, Any] = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    with command_line(*argv, env={**environment, **variables}, **ends) as process:
+        os.close(terminal)
+        while part := _read(screen):
+            shown += part
+        process.wait(timeout=PATIENCE_SECONDS)
+    os.close(screen)
+    return shown, process.returncode
+
+
+def _read(screen: int) -> bytes:
+    try:
+        return os.read(screen, 65536)
+    except OSError:  # how Linux tells that the other end is closed
+        return b""
