@@ -29,9 +29,9 @@ class Verb(Protocol):
 
 def verbs() -> tuple[Verb, ...]:
     """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
-    from santacoder_client.loadtest.verbs import mock_shard, replay, run
+    from santacoder_client.loadtest.verbs import mock_shard, replay, report, run
 
-    return (run, replay, mock_shard)
+    return (run, replay, report, mock_shard)
 
 
 class _Parser(argparse.ArgumentParser):

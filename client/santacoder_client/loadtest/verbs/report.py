@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from santacoder_client.loadtest.page.document import page_of
 from santacoder_client.loadtest.result import load
 from santacoder_client.loadtest.schema import to_json
+from santacoder_client.loadtest.table import show_table
 from santacoder_client.loadtest.writers.files import check_output, write_whole
 
 
@@ -27,4 +29,5 @@ def execute(arguments: argparse.Namespace) -> int:
     result = load(arguments.result)
     if page is not None:
         write_whole(page, page_of(to_json(result)))
+    show_table(result, sys.stdout)
     return 0
