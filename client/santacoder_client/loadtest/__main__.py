@@ -82,10 +82,12 @@ def _execute(arguments: argparse.Namespace) -> int:
         return _complain(str(error), None, UsageError.exit_status)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read has seen enough. What is still in the buffer would fail again at the end.
+    except OSError as error:
+        # What is still in the buffer would fail again when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if not isinstance(error, BrokenPipeError):
+            return _complain(f"standard output: {error.strerror}", None, 1)
+        return 0  # whoever read has seen enough
     return status
 
 

@@ -60,6 +60,13 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-plain-token", action="store_true", help="send the token without encryption"
     )
     group.add_argument(
+        "--metrics-target",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="where a server tells its own metrics, shown beside; may be given several times",
+    )
+    group.add_argument(
         "--channels", type=count(1, 256), metavar="N", help="connections a worker and target"
     )
 

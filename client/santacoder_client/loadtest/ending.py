@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from santacoder_client.loadtest.environment import environment
 from santacoder_client.loadtest.figures import summarize
 from santacoder_client.loadtest.measure import Measured, Ready
 from santacoder_client.loadtest.outputs import Outputs
 from santacoder_client.loadtest.record import Outcome
 from santacoder_client.loadtest.result import SCHEMA, Result, Summary
 from santacoder_client.loadtest.slo import Slo, parse_slos
+from santacoder_client.loadtest.table import show_table
+from santacoder_client.loadtest.thresholds import Threshold, judge_thresholds, parse_thresholds
 
 INTERRUPTED, FAILED, MISSED = 130, 1, 6
 
@@ -24,6 +28,7 @@ class Judging:
     """What the result is held against."""
 
     slos: tuple[Slo, ...]
+    thresholds: tuple[Threshold, ...]
 
 
 def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +41,19 @@ def add_judging_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SLO",
         help="'ttft<100ms,e2e<2s': tell how many requests met it; may be given several times",
     )
+    group.add_argument(
+        "--fail-on",
+        action="append",
+        default=[],
+        metavar="DEMAND",
+        help="'ttft.p99<80ms': exit status 6 if it does not hold; may be given several times",
+    )
 
 
 def judging_of(arguments: argparse.Namespace) -> Judging:
     """The SLOs and thresholds. Raises UsageError."""
-    return Judging(parse_slos(arguments.slo))
+    slos = parse_slos(arguments.slo)
+    return Judging(slos, parse_thresholds(arguments.fail_on, slos))
 
 
 def result_of(
@@ -59,7 +72,7 @@ def result_of(
         command=("santacoder-load", *arguments.command),
         started_at=measured.started_at,
         interrupted=measured.interrupted,
-        environment={},
+        environment=environment(),
         targets=ready.targets,
         data=ready.data,
         load=measured.load.described(),
@@ -71,20 +84,37 @@ def result_of(
         cached_share=summary.cached_share,
         goodput=summary.goodput,
         client=measured.client,
-        server_metrics=(),
+        server_metrics=measured.server_metrics,
         timeline=summary.timeline,
         histograms=summary.histograms,
-        thresholds=(),
+        thresholds=judge_thresholds(judging.thresholds, summary),
         sweep=None,
     )
 
 
 def finish(result: Result, measured: Measured, outputs: Outputs) -> int:
-    """Saves everything, then says what went wrong; returns the exit status."""
+    """Saves everything, shows the table, says what went wrong; returns the exit status."""
     failures = [*outputs.save(result, measured.records), *measured.failures]
+    failures += _show(result)
+    for line in measured.warnings:
+        sys.stderr.write(f"warning: {line}\n")
     if not any(record.outcome is Outcome.OK for record in measured.records):
         failures.append(_nothing_answered(result))
     return close(failures, result)
+
+
+def _show(result: Result) -> list[str]:
+    """The table on standard output; a line if it could not be written."""
+    try:
+        show_table(result, sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still in the buffer would fail again when the interpreter flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            return [f"standard output: {error.strerror}"]
+        # Whoever read has seen enough; the exit status is still for whoever asks.
+    return []
 
 
 def close(failures: Sequence[str], result: Result) -> int:

@@ -20,7 +20,8 @@ from santacoder_client.loadtest.load import Load
 from santacoder_client.loadtest.model_check import ask_models, common_facts
 from santacoder_client.loadtest.record import Outcome, RequestRecord
 from santacoder_client.loadtest.request import Wishes
-from santacoder_client.loadtest.result import ClientVerdict, DataInfo, TargetInfo
+from santacoder_client.loadtest.result import ClientVerdict, DataInfo, ServerMetrics, TargetInfo
+from santacoder_client.loadtest.scrape import compare_scrapes, problems, scrape
 from santacoder_client.loadtest.target import Security, Target
 from santacoder_client.loadtest.window import Window
 from santacoder_client.loadtest.workers import Workers
@@ -38,6 +39,8 @@ class Plan:
     wishes: Wishes
     data: PreparedData
     channel_count: int | None = None
+    metrics_targets: tuple[str, ...] = ()
+    """Where servers tell their own metrics, HOST:PORT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Measured:
     interrupted: bool = False
     failures: list[str] = field(default_factory=list)
     """Workers that died and servers that went away, a line each."""
+    server_metrics: tuple[ServerMetrics, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 async def get_ready(plan: Plan) -> Ready:
@@ -117,6 +122,7 @@ async def measure(
             await workers.open()
             if interruption.is_set():
                 raise KeyboardInterrupt  # nothing was measured that could be kept
+            before = await asyncio.to_thread(scrape, ready.plan.metrics_targets)
             started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
             if watcher is not None:
                 watcher.begin(load, workers.clock)
@@ -129,8 +135,18 @@ async def measure(
     interrupted = interruption.is_set()
     if interrupted or vigil.gave_up_at is not None:
         window = window.cut_at(vigil.gave_up_at or driven.ended_at)
-    failures = [*driven.lost, *await _gone(ready)]
-    return Measured(load, started_at, window, driven.client, records, interrupted, failures)
+    after = await asyncio.to_thread(scrape, ready.plan.metrics_targets)
+    return Measured(
+        load=load,
+        started_at=started_at,
+        window=window,
+        client=driven.client,
+        records=records,
+        interrupted=interrupted,
+        failures=[*driven.lost, *await _gone(ready)],
+        server_metrics=compare_scrapes(before, after),
+        warnings=problems(*before, *after),
+    )
 
 
 def window_of(load: Load) -> Window:

@@ -12,7 +12,10 @@ from santacoder_client.loadtest.page.document import page_of
 from santacoder_client.loadtest.record import RequestRecord
 from santacoder_client.loadtest.result import Result, save
 from santacoder_client.loadtest.schema import to_json
+from santacoder_client.loadtest.writers.csv_table import write_csv
 from santacoder_client.loadtest.writers.files import check_output, write_whole
+from santacoder_client.loadtest.writers.junit import write_junit
+from santacoder_client.loadtest.writers.requests import write_requests
 
 _HELP = {
     "--output": "the result, as JSON",
@@ -34,6 +37,9 @@ class Outputs:
         writers: dict[str, Callable[[Path], None]] = {
             "--output": lambda path: save(result, path),
             "--html": lambda path: write_whole(path, page_of(to_json(result))),
+            "--requests-output": lambda path: write_requests(path, records),
+            "--csv": lambda path: write_csv(path, result),
+            "--junit": lambda path: write_junit(path, result),
         }
         failures = []
         for flag, path in self.paths.items():

@@ -27,6 +27,7 @@ from santacoder_client.loadtest.live import LiveView
 from santacoder_client.loadtest.load import Load
 from santacoder_client.loadtest.measure import Plan, Ready, get_ready, measure
 from santacoder_client.loadtest.outputs import add_output_arguments, outputs_of
+from santacoder_client.loadtest.scrape import check_metrics_targets
 
 
 def add_single_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     targets, security = targets_of(arguments)
     wishes = wishes_of(arguments, targets)
     take_max_new_tokens(arguments)
-    return Plan(targets, security, wishes, prepare_data(arguments), arguments.channels)
+    metrics = check_metrics_targets(arguments.metrics_target, arguments.allow_remote)
+    return Plan(targets, security, wishes, prepare_data(arguments), arguments.channels, metrics)
 
 
 def carry_out(
