@@ -54,7 +54,7 @@ def run(command: list[str], folder: Path, target: str = "") -> str:
 
 def test_every_shell_command_is_run_by_one_of_these_tests() -> None:
     programs = {line.split()[0] for block in blocks("sh") for line in block.splitlines()}
-    assert programs == {"make", "santacoder", "santacoder-serve", "python"}
+    assert programs == {"make", "santacoder", "santacoder-serve", "santacoder-load", "python"}
 
 
 @pytest.mark.parametrize("command", commands("make"), ids=" ".join)
@@ -67,6 +67,20 @@ def test_the_santacoder_commands_answer(command: list[str], target: str, tmp_pat
     (tmp_path / "before.py").write_text("def add(a, b):\n    return ")
     (tmp_path / "after.py").write_text("\n")
     assert run([str(SCRIPTS / command[0]), *command[1:]], tmp_path, target).strip()
+
+
+def test_the_load_tester_commands_run_in_order(target: str, tmp_path: Path) -> None:
+    for command in commands("santacoder-load"):
+        words = [str(SCRIPTS / command[0]), *command[1:]]
+        if "--duration" in words:
+            # What they show is the reader's to see; that they run is seen sooner.
+            words[words.index("--duration") + 1] = "1s"
+            words += ["--warm-up", "0s", "--cool-down", "0s"]
+        assert "ttft" in run(words, tmp_path, target)
+    pages = {path.name: path.read_text() for path in tmp_path.glob("*.html")}
+    assert set(pages) == {"slow.html", "fast.html", "slow-again.html"}
+    assert all(page.startswith("<!doctype html>") for page in pages.values())
+    assert pages["slow-again.html"] == pages["slow.html"]
 
 
 @pytest.mark.parametrize("command", commands("santacoder-serve"), ids=" ".join)
