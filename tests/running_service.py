@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 
 class Service:

@@ -31,6 +31,13 @@ OPTIONS = {
 }
 
 
+# As slow an answer as there is: whatever is done in the middle of one has seconds for it.
+SLOW_TOKEN_COUNT = 1900
+SLOW = CompletionOptions(
+    max_new_tokens=SLOW_TOKEN_COUNT, ignore_eos=True, completion_count=8, logprobs=20
+)
+
+
 def prompt_ids(seed: int, count: int) -> list[int]:
     """Random ids; equal arguments give equal ids, and a longer prompt begins as a shorter one."""
     return random.Random(seed).choices(range(TOKEN_COUNT), k=count)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from running_service import Service, serving
+from running_service import WAIT_SECONDS, Service, serving
 from system.cases import CROWD_SIZE
 
 from santacoder_client import Client
@@ -26,7 +27,10 @@ def run_folders() -> Iterator[Path]:
     """Where services make their run folders: a short path, as sockets need. Empty at the end."""
     folder = Path(tempfile.mkdtemp(prefix="st-"))
     yield folder
-    left_behind = list(folder.iterdir())
+    # The ranks of a service that was killed tidy up by themselves.
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (left_behind := list(folder.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
     shutil.rmtree(folder)
     assert left_behind == []
 

