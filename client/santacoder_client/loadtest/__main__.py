@@ -29,9 +29,9 @@ class Verb(Protocol):
 
 def verbs() -> tuple[Verb, ...]:
     """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
-    from santacoder_client.loadtest.verbs import mock_shard, replay, report, run
+    from santacoder_client.loadtest.verbs import compare, mock_shard, replay, report, run
 
-    return (run, replay, report, mock_shard)
+    return (run, replay, compare, report, mock_shard)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status. Usage errors leave by SystemExit(2)."""
     # gRPC's own log would come between a person and the error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _open_missing_streams()
     try:
         parser = build_parser()
     except ModuleNotFoundError as error:
@@ -70,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # For the result: what was asked, word for word.
     arguments.command = list(sys.argv[1:] if argv is None else argv)
     return _execute(arguments)
+
+
+def _open_missing_streams() -> None:
+    """A caller may have closed them; what is said is then said to nobody, and fails nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _execute(arguments: argparse.Namespace) -> int:

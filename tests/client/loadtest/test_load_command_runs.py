@@ -28,7 +28,7 @@ from santacoder_client.loadtest.__main__ import main
 from santacoder_client.testing import Answer, Failure, FakeRouter
 
 MODULE = [sys.executable, "-m", "santacoder_client.loadtest"]
-SHORT = "--warm-up 0s --duration 1s --cool-down 0s --workers 1"
+SHORT = "--rate 50 --arrival constant --warm-up 0s --duration 300ms --cool-down 0s --workers 1"
 ENOUGH = 10
 """Requests after which some have been answered."""
 PATIENCE_SECONDS = 60.0
@@ -73,9 +73,9 @@ def test_every_request_option_reaches_the_server(router: FakeRouter) -> None:
     options = (
         "--temperature 0.5 --top-k 3 --sampling-seed 7 --stop x --stop y --stop-token-ids 4,5 "
         "--logit-bias 5=1.5,6=-2 --logprobs 1 --priority low --cache-salt salt --ignore-eos "
-        "--prompt-tokens 9 --max-new-tokens 3 --time-budget 5"
+        "--prompt-tokens 9 --max-new-tokens 3 --time-budget 5 --fail-on 'e2e.p50<100s'"
     )
-    assert run(router, f"--rate 20 {SHORT} {options}") == 0
+    assert run(router, f"{SHORT} {options}") == 0, "the threshold is met"
     sent = router.requests[0]
     assert len(sent.token_ids.ids) == 9 and sent.stopping.max_new_tokens == 3
     assert (sent.sampling.temperature, sent.sampling.top_k, sent.sampling.seed) == (0.5, 3, 7)
@@ -94,7 +94,7 @@ def test_lines_of_a_file_are_sent_as_they_are_and_replace_what_force_allows(
     data = here / os.fsdecode(b"data-\xff.jsonl")
     data.write_text("\n".join(map(json.dumps, lines)))
     (here / "r.json").write_text("old")
-    command = ["--rate", "20", *SHORT.split(), "--output", "r.json", "--force"]
+    command = [*SHORT.split(), "--output", "r.json", "--force"]
     argv = ["run", "--target", router.target, *command, "--data", "jsonl", "--data-file", str(data)]
     assert main(argv) == 0
     text = next(each for each in router.requests if each.HasField("text"))
@@ -112,7 +112,7 @@ def test_a_server_that_refuses_every_request_is_1_and_says_how(
 ) -> None:
     failure = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue is full")
     with FakeRouter(Answer((), failure=failure)) as router:
-        assert run(router, f"--rate 20 {SHORT} --output r.json") == 1
+        assert run(router, f"{SHORT} --output r.json") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: no request was answered; ")
     assert "failed with RESOURCE_EXHAUSTED QUEUE_FULL: the queue is full" in last
@@ -174,7 +174,7 @@ def test_a_server_that_dies_half_way_is_1_with_what_was_measured(
 
     dying = threading.Thread(target=die)
     dying.start()
-    command = "--rate 20 --warm-up 0s --duration 3s --cool-down 0s --grace 1s --output r.json"
+    command = "--rate 50 --warm-up 0s --duration 2s --cool-down 0s --grace 1s --output r.json"
     assert run(router, command) == 1
     dying.join()
     told = capsys.readouterr().err
@@ -199,7 +199,7 @@ def command_line(
 
 
 def test_ctrl_c_is_130_and_keeps_what_was_measured(router: FakeRouter, here: Path) -> None:
-    argv = ("run", "--target", router.target, "--rate", "20", "--warm-up", "0s")
+    argv = ("run", "--target", router.target, "--rate", "50", "--warm-up", "0s")
     outputs = ("--duration", "1h", "--output", "r.json", "--html", "r.html")
     with command_line(*argv, *outputs) as process:
         wait_for(ENOUGH, router.requests)
@@ -230,7 +230,7 @@ def test_ctrl_c_before_anything_was_sent_is_130_and_leaves_nothing(here: Path) -
 
 
 def test_a_full_disk_is_1_and_leaves_no_half_of_a_file(router: FakeRouter, here: Path) -> None:
-    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    argv = ("run", "--target", router.target, *SHORT.split())
     outputs = ("--output", "r.json", "--html", "r.html", "--csv", "r.csv")
     # No file may grow above a block: a disk that is full, for this process.
     with command_line(
@@ -249,12 +249,48 @@ def test_a_full_disk_is_1_and_leaves_no_half_of_a_file(router: FakeRouter, here:
 def test_nobody_who_reads_is_no_failure(router: FakeRouter) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    argv = ("run", "--target", router.target, *SHORT.split())
     with command_line(*argv, stdout=writer) as process:
         os.close(writer)
         _, told = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     assert "Traceback" not in told and "BrokenPipe" not in told
+
+
+def test_closed_standard_streams_are_no_failure(router: FakeRouter, here: Path) -> None:
+    argv = ("run", "--target", router.target, *SHORT.split(), "--output", "r.json")
+    with command_line(*argv, before=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")) as process:
+        process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert result_at(here / "r.json")["outcomes"]["ok"] == len(router.requests)
+
+
+def test_a_standard_output_that_is_full_is_1_and_the_files_are_written(
+    router: FakeRouter, here: Path
+) -> None:
+    argv = ("run", "--target", router.target, *SHORT.split(), "--output", "r.json")
+    with open("/dev/full", "w") as full, command_line(*argv, stdout=full) as process:
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert told.splitlines()[-1] == "error: standard output: No space left on device"
+    assert result_at(here / "r.json")["outcomes"]["ok"] > 0
+
+
+def test_a_threshold_missed_is_6_and_shows_which(
+    router: FakeRouter, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demands = "--fail-on 'e2e.p50<1us' --fail-on 'errors.share<1%' --junit r.xml --output r.json"
+    assert run(router, f"{SHORT} {demands}") == 6
+    answer = capsys.readouterr()
+    missed = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert len(missed) == 1
+    assert missed[0].startswith("error: --fail-on: missed; got ")
+    assert missed[0].endswith("; allowed e2e.p50<1us")
+    judged = [
+        (each["expression"], each["passed"]) for each in result_at(Path("r.json"))["thresholds"]
+    ]
+    assert judged == [("e2e.p50<1us", False), ("errors.share<1%", True)]
+    assert (here / "r.xml").read_text().count("<failure") == 1
 
 
 @pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
@@ -291,7 +327,7 @@ def on_terminal(
 
     screen, terminal = os.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    argv = ("run", "--target", router.target, "--rate", "20", *SHORT.split())
+    argv = ("run", "--target", router.target, *SHORT.split())
     shown = b""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
