@@ -211,6 +211,8 @@ def _values(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "first token p50", duration(snapshot.first_token_p50_ms)
     yield "first token p99", duration(snapshot.first_token_p99_ms)
     yield "tokens", f"{amount(snapshot.tokens_per_second)}/s"
+    if snapshot.superseded_count:
+        yield "superseded", count(snapshot.superseded_count)
     yield "failed", _failures(snapshot)
 
 

@@ -37,6 +37,7 @@ class Snapshot:
     """Due, and kept back by the cap on concurrency."""
     first_token_p50_ms: float | None
     first_token_p99_ms: float | None
+    superseded_count: int
     failed_count: int
     errors: tuple[tuple[str, int], ...]
     """Reasons and how often, most first."""
@@ -50,7 +51,7 @@ class Progress:
         self._due = _due(load)
         self._next_due = next(self._due, math.inf)
         self._due_lately: deque[float] = deque()
-        self._due_count = self._ended_count = 0
+        self._due_count = self._ended_count = self._superseded_count = 0
         self._ended_lately: deque[tuple[float, bool, int]] = deque()
         self._first_tokens: Counter[int] = Counter()
         self._is_steady = False
@@ -59,6 +60,7 @@ class Progress:
     def add(self, record: RequestRecord) -> None:
         """One request that is over."""
         self._ended_count += 1
+        self._superseded_count += record.outcome is Outcome.SUPERSEDED
         if record.outcome is Outcome.FAILED:
             self._errors[record.reason or record.status or "no status"] += 1
         if record.finished_at is not None:
@@ -86,6 +88,7 @@ class Progress:
             held_count=held,
             first_token_p50_ms=_percentile_ms(self._first_tokens, 0.5),
             first_token_p99_ms=_percentile_ms(self._first_tokens, 0.99),
+            superseded_count=self._superseded_count,
             failed_count=self._errors.total(),
             errors=tuple(self._errors.most_common()),
         )

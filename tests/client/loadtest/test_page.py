@@ -174,6 +174,11 @@ def test_a_run_without_any_request_says_that_nothing_was_measured() -> None:
     assert not page.charts()
 
 
+def test_a_run_in_which_everything_was_taken_back_says_so() -> None:
+    text = outline(replace(example_run(), outcomes=Outcomes(superseded=430), thresholds=())).text
+    assert "No request was answered: 430 superseded" in text
+
+
 def test_a_run_without_failures_says_so_in_place_of_the_chart() -> None:
     run = example_run()
     timeline = tuple(replace(each, failed=0) for each in run.timeline)

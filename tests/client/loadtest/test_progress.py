@@ -93,6 +93,14 @@ def test_failures_are_counted_by_reason() -> None:
     assert snapshot.errors == (("QUEUE_FULL", 2), ("SHARD_LOST", 1))
 
 
+def test_superseded_requests_are_counted_apart_from_failures() -> None:
+    progress = Progress(CONSTANT)
+    progress.add(ended(1.0, outcome=Outcome.SUPERSEDED))
+    snapshot = progress.at(1.0)
+    assert (snapshot.superseded_count, snapshot.failed_count) == (1, 0)
+    assert snapshot.answered_per_second == 0.0
+
+
 def test_a_closed_loop_has_no_schedule_to_hold_it_against() -> None:
     snapshot = Progress(Load(model="closed", concurrency=8, phases=PHASES)).at(3.0)
     assert snapshot.offered_per_second is None

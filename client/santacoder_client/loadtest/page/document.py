@@ -111,6 +111,7 @@ def _main(result: Part) -> Html:
             element("h2", "How it was run"),
             tables.run_table(result),
             tables.environment_table(result),
+            *tables.model_tables(result),
             *tables.server_tables(result),
         ),
     )

@@ -27,7 +27,8 @@ def tiles(result: Part) -> Html:
         element("div", element("dt", name), element("dd", value, element("small", note)))
         for name, value, note in found
     ]
-    small = "The small numbers under latencies are 95 % intervals." if result.at("figures") else ""
+    has_latency = any(True for _ in _latencies(result))
+    small = "The small numbers under latencies are 95 % intervals." if has_latency else ""
     words = f"{at_load(result)} {small}".strip()
     note = element("p", words, class_="note") if words else Html("")
     return join(element("dl", *made, class_="tiles"), note)

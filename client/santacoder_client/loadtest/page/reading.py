@@ -5,6 +5,7 @@ A page must come out of every result, those of an interrupted run and of another
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,9 +66,16 @@ class Part:
             if isinstance(part.value, dict):
                 yield from part.leaves(f"{prefix}{name}.")
             elif isinstance(part.value, list):
-                yield prefix + name, ", ".join(member.text() for member in part.parts())
+                yield prefix + name, _listed(part)
             else:
                 yield prefix + name, part.text()
 
     def __bool__(self) -> bool:
         return bool(self.value)
+
+
+def _listed(part: Part) -> str:
+    """A list on one line; one of more than plain values as JSON has it."""
+    if any(isinstance(member.value, dict | list) for member in part.parts()):
+        return json.dumps(part.value, ensure_ascii=False)
+    return ", ".join(member.text() for member in part.parts())

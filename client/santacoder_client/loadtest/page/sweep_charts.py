@@ -55,7 +55,7 @@ def slo_limits_ms(points: Sequence[tuple[float, Part]]) -> dict[str, float]:
 
 def _throughput(result: Part, points: Sequence[tuple[float, Part]]) -> Plot | None:
     finished = [(x, point.number("rates", "finished_per_second")) for x, point in points]
-    line = Line("finished", finished, 1, dots=True)
+    line = Line("answered", finished, 1, dots=True)
     if not line.known:
         return None
     lines = [line]
@@ -71,7 +71,7 @@ def _throughput(result: Part, points: Sequence[tuple[float, Part]]) -> Plot | No
         if len(lines) > 1
         else "Where the curve goes flat, at the knee, more at once brings no more.",
         x=_load_axis(result, points),
-        y=Axis("requests finished per second", from_zero([tallest]), amount),
+        y=Axis("requests answered per second", from_zero([tallest]), amount),
         lines=lines,
         marks=load_marks(result),
         wide=True,

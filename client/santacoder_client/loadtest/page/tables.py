@@ -35,7 +35,7 @@ METRICS = {
 RATES = {
     "offered_per_second": "requests offered per second",
     "dispatched_per_second": "requests sent per second",
-    "finished_per_second": "requests finished per second",
+    "finished_per_second": "requests answered per second",
     "completion_tokens_per_second": "new tokens per second",
     "peak_completion_tokens_per_second": "new tokens in the best second",
     "prompt_tokens_per_second": "prompt tokens per second",
@@ -122,7 +122,7 @@ def sweep_table(result: Part) -> Html:
     variable = result.text("sweep", "variable") or "load"
     head = [
         variable,
-        "finished/s",
+        "answered/s",
         "tokens/s",
         "first token p50",
         "p99",
@@ -192,9 +192,21 @@ def _run_rows(result: Part) -> Iterator[list[str]]:
 
 def _target(target: Part) -> str:
     tls = "with TLS" if target.flag("tls") else "without TLS"
-    words = [target.text("address"), target.text("mode"), tls]
-    words += [f"{name} {value}" for name, value in target.at("model").leaves() if value]
+    words = (target.text("address"), target.text("mode"), tls, target.text("model", "name"))
     return ", ".join(word for word in words if word)
+
+
+def model_tables(result: Part) -> list[Html]:
+    """What each target says that it serves."""
+    return [
+        table(
+            f"What was served: {target.text('address')}",
+            [],
+            [[name.replace("_", " "), value] for name, value in target.at("model").leaves()],
+            kind="plain",
+        )
+        for target in result.parts("targets")
+    ]
 
 
 def environment_table(result: Part) -> Html:

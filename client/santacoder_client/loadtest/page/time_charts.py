@@ -56,12 +56,12 @@ def _latency(timeline: Timeline, apart: Sequence[Band]) -> Plot | None:
 def _requests(timeline: Timeline, apart: Sequence[Band]) -> Plot:
     lines = [
         _line("sent", timeline, [m.dispatched_rate for m in timeline.moments], 2),
-        _line("finished", timeline, [m.finished_rate for m in timeline.moments], 1),
+        _line("answered", timeline, [m.finished_rate for m in timeline.moments], 1),
     ]
     return Plot(
         name="requests-over-time",
         title="Requests",
-        how="Where less finishes than is sent, the server falls behind.",
+        how="Where less is answered than sent, the server falls behind.",
         x=_seconds(timeline),
         y=_axis("requests per second", from_zero(y for line in lines for _, y in line.known)),
         lines=lines,

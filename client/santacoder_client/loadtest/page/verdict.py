@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from santacoder_client.loadtest.page.reading import Part
 from santacoder_client.loadtest.wording import amount, count, duration, plural, share
 
+OTHER_OUTCOMES = ("failed", "cancelled", "superseded", "unsent")
 GOOD, WARN, BAD = "good", "warn", "bad"
 LIMITS = {
     "server": "The server was the limit",
@@ -75,13 +76,14 @@ def _headline(result: Part) -> str:
     goodput = result.parts("goodput")
     if goodput:
         return f"Met {goodput[0].text('slo')} for {share(goodput[0].number('share'))} of requests"
-    return f"{share(1 - (failed_share(result) or 0.0))} of requests succeeded"
+    return f"{share(1 - (failed_share(result) or 0.0))} of requests answered"
 
 
 def _nothing(result: Part) -> str:
-    failed = result.number("outcomes", "failed")
-    if failed:
-        return f"No request succeeded: {plural(failed, 'failure')}"
+    ends = [(name, result.number("outcomes", name) or 0.0) for name in OTHER_OUTCOMES]
+    if any(number for _, number in ends):
+        said = ", ".join(f"{count(number)} {name}" for name, number in ends if number)
+        return f"No request was answered: {said}"
     return "Nothing was measured: no request ended within the steady window"
 
 
@@ -126,8 +128,8 @@ def _served(result: Part) -> Iterator[str]:
     ok, sent = result.number("outcomes", "ok") or 0.0, sent_count(result)
     if not sent:
         return
-    parts = [f"{count(ok)} of {plural(sent, 'request')} succeeded"]
-    for name in ("failed", "cancelled", "superseded", "unsent"):
+    parts = [f"{count(ok)} of {plural(sent, 'request')} answered"]
+    for name in OTHER_OUTCOMES:
         number = result.number("outcomes", name)
         if number:
             parts.append(f"{count(number)} {name}")
