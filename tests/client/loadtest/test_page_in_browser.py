@@ -107,7 +107,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     ended = subprocess.run(
         [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", wrapper.as_uri()],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=WAIT_SECONDS,
     )
     console = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
