@@ -6,13 +6,11 @@ someone looks at them.
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,11 +18,10 @@ from santacoder_client.loadtest.grid import grid
 from santacoder_client.loadtest.live import plain
 from santacoder_client.loadtest.metrics import METRICS
 from santacoder_client.loadtest.result import Figure, Percentile, Result
+from santacoder_client.loadtest.screen import WIDTH, bounded, text_of, wants_colours, width_of
 from santacoder_client.loadtest.sweep_table import findings, points_table
 from santacoder_client.loadtest.wording import ABSENT, amount, between, count, duration, share
 
-WIDTH = 80
-WIDTH_MIN, WIDTH_MAX = 40, 100
 NARROW = 72
 """Below it some columns are left out: a cut number is worse than none."""
 ERROR_COUNT_SHOWN = 5
@@ -39,31 +36,12 @@ LIMITS = {
 
 def show_table(result: Result, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
     """Writes the screen to a stream, with colours if it is a terminal that wants them."""
-    dumb = environ.get("TERM", "") in ("", "dumb", "unknown")
-    coloured = stream.isatty() and not dumb and not environ.get("NO_COLOR")
-    width = shutil.get_terminal_size((WIDTH, 24)).columns if stream.isatty() else WIDTH
-    stream.write(table_text(result, width, coloured))
+    stream.write(table_text(result, width_of(stream), wants_colours(stream, environ)))
 
 
 def table_text(result: Result, width: int = WIDTH, coloured: bool = False) -> str:
     """The screen as text."""
-    buffer = io.StringIO()
-    width = max(WIDTH_MIN, min(WIDTH_MAX, width))
-    console = Console(
-        file=buffer,
-        width=width,
-        force_terminal=coloured,
-        color_system="standard" if coloured else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    for part in _parts(result, width):
-        console.print(part)
-    # Trailing blanks make lines wrap in a window that became narrower; the dots are not ASCII.
-    lines = buffer.getvalue().replace("\N{HORIZONTAL ELLIPSIS}", "~").split("\n")
-    return "\n".join(line.rstrip() for line in lines)
+    return text_of(_parts(result, bounded(width)), width, coloured)
 
 
 def _parts(result: Result, width: int) -> Iterator[RenderableType]:
