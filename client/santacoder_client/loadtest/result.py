@@ -280,7 +280,9 @@ def from_text(text: str | bytes, name: str) -> Result:
         value = json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_constant)
     except (ValueError, RecursionError, Mismatch) as error:
         reason = str(error) if not isinstance(error, RecursionError) else "nested too deeply"
-        raise UsageError(f"{name}: not a JSON result: {reason}") from error
+        raise UsageError(
+            f"{name}: not a JSON result; got {reason}; allowed what santacoder-load wrote"
+        ) from error
     try:
         result: Result = reader_of(Result)(_of_this_schema(value), "")
     except Mismatch as error:
@@ -295,7 +297,7 @@ def load(path: str | Path) -> Result:
             content = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise UsageError(f"{path}: {reason}") from error
+        raise UsageError(f"{path}: {reason}; got nothing; allowed a result's file") from error
     if len(content) > FILE_BYTES_MAX:
         raise UsageError(f"{path}: too large; got more; allowed {FILE_BYTES_MAX} bytes")
     return from_text(content, str(path))

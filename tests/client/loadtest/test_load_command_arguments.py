@@ -150,6 +150,35 @@ DATA = {  # row 117: broken data
     "replay timed.jsonl --speed 0": "--speed: not a number in range",
     "replay timed.jsonl --concurrency 0": "--concurrency: ",
 }
+OTHER_VERBS = {
+    "report nowhere": "nowhere: No such file or directory; got nothing; allowed a result",
+    "report folder": "folder: Is a directory",
+    "report there": "there: not a JSON result; got ",
+    "report broken.jsonl": "broken.jsonl: not a JSON result; got ",
+    "report there --html there": "--html: exists; got 'there'",
+    "report there --html nowhere/x": "--html: no such folder; got 'nowhere/x'",
+    "mock-shard --listen 0.0.0.0:0": "--listen: not an address; got '0.0.0.0:0'; allowed",
+    "mock-shard --listen 127.0.0.1": "--listen: not an address",
+    "mock-shard --listen 127.0.0.1:70000": "--listen: port out of range",
+    f"mock-shard --listen 127.0.0.1:{'9' * 5000}": "--listen: ",
+    "mock-shard --listen 127.0.0.1:65535 --ranks 2": "--listen: port out of range",
+    "mock-shard --listen unix:nowhere/x": "--listen: no such folder; got 'nowhere/x'",
+    f"mock-shard --listen unix:{'x' * 200}": "--listen: ",
+    "mock-shard --listen unix:": "--listen: ",
+    "mock-shard --listen unix:folder": "--listen: ",
+    "mock-shard --ranks 0": "--ranks: ",
+    "mock-shard --slots 0": "--slots: ",
+    "mock-shard --step-base -1s": "--step-base: ",
+    "mock-shard --step-base nan": "--step-base: ",
+    "mock-shard --jitter 9": "--jitter: ",
+    "mock-shard --fail-share 2": "--fail-share: ",
+    "mock-shard --hang-for 1s": "--hang-for: ",
+    "mock-shard --tokenizer nowhere": "--tokenizer: No such file or directory",
+    "mock-shard --tokenizer there": "--tokenizer: ",
+    "mock-shard --tokenizer folder": "--tokenizer: Is a directory",
+    "mock-shard --truth nowhere/x": "--truth: ",
+    "mock-shard --truth there": "--truth: ",
+}
 COMMANDS = {
     "": "the following arguments are required: VERB",
     "fly": "VERB: invalid choice: 'fly'",
@@ -170,6 +199,7 @@ REFUSED = {
     **OUTPUTS,
     **JUDGING,
     **DATA,
+    **OTHER_VERBS,
     **COMMANDS,
 }
 
@@ -215,7 +245,9 @@ def test_where_nobody_listens_it_is_5_and_says_how_to_start_a_server(  # row 116
     assert (here / "there").read_text() == "x", "no output was touched"
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "replay --help"])
+@pytest.mark.parametrize(
+    "command", ["--help", "run --help", "replay --help", "report --help", "mock-shard --help"]
+)
 def test_help_is_0_and_names_what_it_is_about(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

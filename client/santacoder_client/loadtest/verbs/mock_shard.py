@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import signal
 import socket
 from pathlib import Path
@@ -23,6 +24,9 @@ from santacoder_client.loadtest.target import is_loopback
 
 MOST_RANKS = 64
 MOST_TOKENS = 1 << 20
+MOST_PORT_DIGITS = 5
+MOST_SOCKET_PATH_BYTES = 103
+"""Of `sockaddr_un` on any system, with room for a rank's number."""
 DESCRIPTION = """\
 Speaks the internal protocol to a router, as a shard group would, but runs no model: any ids come
 back, after the times given here. Prints `ready shards=ADDR,ADDR`, for `santacoder-router --shards`.
@@ -123,6 +127,8 @@ def _add_failures(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
+    if arguments.hang_for < math.inf and arguments.hang_after == math.inf:
+        raise UsageError("--hang-for: hangs never; got no --hang-after; allowed with --hang-after")
     listen = _addresses(arguments.listen, arguments.ranks)
     tokenizer = _tokenizer(arguments.tokenizer)
     truth = _truth(arguments.truth)
@@ -180,7 +186,8 @@ def _addresses(listen: str, rank_count: int) -> tuple[str, ...]:
         _check_socket(path)
         return (listen, *(f"{listen}.{rank}" for rank in range(1, rank_count)))
     host, _, port = listen.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not is_loopback(listen):
+    is_number = port.isascii() and port.isdigit() and len(port) <= MOST_PORT_DIGITS
+    if not host or not is_number or not is_loopback(listen):
         raise UsageError(f"--listen: not an address; got {listen[:64]!r}; allowed {allowed}")
     first = int(port)
     if first + rank_count - 1 > 65_535:
@@ -192,6 +199,12 @@ def _check_socket(path: str) -> None:
     """Raises if the socket cannot be made. gRPC would take a live one over without a word."""
     if not path or not Path(path).parent.is_dir():
         raise UsageError(f"--listen: no such folder; got {path[:64]!r}; allowed unix:PATH")
+    size = len(os.fsencode(path))
+    if size > MOST_SOCKET_PATH_BYTES:
+        allowed = f"at most {MOST_SOCKET_PATH_BYTES}"
+        raise UsageError(f"--listen: path too long; got {size} bytes; allowed {allowed}")
+    if os.path.lexists(path) and not Path(path).is_socket():
+        raise UsageError(f"--listen: exists; got {path!r}; allowed a new path, or an old socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
@@ -215,6 +228,7 @@ def _truth(path: str | None) -> TruthLog | None:
     if path is None:
         return None
     try:
-        return TruthLog(Path(path))
+        with open(path, "x"):  # what somebody has kept is not written over
+            return TruthLog(Path(path))
     except OSError as error:
         raise UsageError(f"--truth: {error.strerror}; got {path!r}; allowed a new file") from None
