@@ -47,8 +47,10 @@ class Pressure:
             return
         self._outcomes[record.outcome] += 1
         self._end_of_run_count += record.reason == END_OF_RUN
-        if record.dispatched_at is not None and record.finished_at is not None:
-            self._latencies.append(record.finished_at - record.dispatched_at)
+        # Of one that was cut: how long it had taken by then.
+        ended = record.finished_at if record.finished_at is not None else record.cancelled_at
+        if record.dispatched_at is not None and ended is not None:
+            self._latencies.append(ended - record.dispatched_at)
 
     @property
     def median_latency_seconds(self) -> float:
@@ -58,22 +60,28 @@ class Pressure:
     def reasons(self) -> list[str]:
         """What says that the server was the limit, each in one clause; empty if nothing does."""
         count = sum(self._outcomes.values())
-        if not count:
-            return []
-        held, failed = self._outcomes[Outcome.UNSENT], self._outcomes[Outcome.FAILED]
         clauses = []
-        if self._load.model == "closed":
+        if self._load.model == "closed" and (count or self._in_flight["end"]):
             clauses.append(f"{self._load.concurrency} users ask again as fast as answers come")
-        if failed >= NOTED_SHARE * count:
-            clauses.append(f"{failed / count:.1%} of the requests failed")
-        if held >= NOTED_SHARE * count:
-            clauses.append(f"{held / count:.1%} of the requests were held back by the cap, unsent")
-        if self._end_of_run_count >= NOTED_SHARE * count:
-            clauses.append(f"{self._end_of_run_count / count:.1%} had no end when the run had")
+        if count:
+            clauses += self._shares(count)
         if self._grows(count):
             middle, end = self._in_flight["middle"], self._in_flight["end"]
             clauses.append(f"requests piled up, from {middle} to {end} in the second half")
         return clauses
+
+    def _shares(self, count: int) -> list[str]:
+        """Clauses on the part of the requests that fared badly."""
+        parts = {
+            "of the requests failed": self._outcomes[Outcome.FAILED],
+            "of the requests were due and never sent": self._outcomes[Outcome.UNSENT],
+            "had no end when the run had": self._end_of_run_count,
+        }
+        return [
+            f"{part / count:.1%} {words}"
+            for words, part in parts.items()
+            if part >= NOTED_SHARE * count
+        ]
 
     def _moments(self) -> dict[str, float]:
         phases = self._load.phases
@@ -82,10 +90,12 @@ class Pressure:
 
     def _grows(self, count: int) -> bool:
         """Whether more requests came than ended, by more than chance."""
-        growth = self._in_flight["end"] - self._in_flight["middle"]
-        half = count / 2
+        middle, end = self._in_flight["middle"], self._in_flight["end"]
+        growth = end - middle
         rising = self._load.model in ("ramp", "steps", "trace")
-        return not rising and growth > GROWTH_SHARE * half and growth > 4 * half**0.5
+        # Two counts of what comes at random differ by the root of their sum.
+        by_chance = 3 * (middle + end) ** 0.5
+        return not rising and growth > GROWTH_SHARE * count / 2 and growth > by_chance
 
 
 def judge(readings: Sequence[MeterReading], pressure: Pressure) -> ClientVerdict:

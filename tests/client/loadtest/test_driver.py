@@ -188,6 +188,16 @@ def test_shares_of_workers_make_the_whole_schedule() -> None:
     assert indexes == list(range(40))
 
 
+def test_users_of_a_closed_loop_are_shared_out() -> None:
+    load = replace(CLOSED, concurrency=5, phases=LONG)
+    for worker, users in ((0, 3), (1, 2)):
+        sender = Pausing(0.01)
+        share = Share(worker, 2)
+        records = drive(load, sender, share=share, stop_when=lambda records: len(records) > 9)
+        assert sender.most_running == users
+        assert {record.index % 2 for record in records} == {worker}
+
+
 def test_several_targets_take_turns() -> None:
     records = drive(OPEN, Pausing(0.0), Pausing(0.0))
     by_target = [record.target for record in sorted(records, key=lambda each: each.index)]

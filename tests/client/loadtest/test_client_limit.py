@@ -1,0 +1,104 @@
+"""With a thousand streams on this machine, the tool knows whether it was the limit itself.
+
+The server is the same in both cases: it lets every stream wait half a second for its next token.
+What differs is the client: once it has all the time that it wants, once hardly any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import pytest
+from load_double import load_double
+
+from santacoder_client.loadtest.data.options import (
+    add_data_arguments,
+    build_source,
+    prepare_data,
+    to_job,
+)
+from santacoder_client.loadtest.data.source import ModelFacts
+from santacoder_client.loadtest.job import Job
+from santacoder_client.loadtest.load import Load, Phases
+from santacoder_client.loadtest.record import RequestRecord
+from santacoder_client.loadtest.request import Wishes
+from santacoder_client.loadtest.result import ClientVerdict
+from santacoder_client.loadtest.target import Security, Target
+from santacoder_client.loadtest.workers import Workers
+
+STREAMS = 1000
+PHASES = Phases(warm_up_seconds=2.5, steady_seconds=2.0, cool_down_seconds=0, grace_seconds=0)
+STALL_MS = 100.0
+"""A lag from which on the machine, and not the test, has made the client slow."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with load_double("--first-token", "0.5", "--token", "0.5", "--messages", "1000") as address:
+        yield address
+
+
+def job_for(address: str) -> Job:
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    prepared = prepare_data(parser.parse_args(["--prompt-tokens", "8"]))
+    facts = ModelFacts(token_count=1000)
+    data = to_job(prepared, facts, build_source(prepared, facts).sha256)
+    load = Load("closed", concurrency=STREAMS, phases=PHASES)
+    target = Target(address, "router", (address,))
+    return Job(load, (target,), Security(), Wishes(), data)
+
+
+async def starve(workers: Workers) -> None:
+    """Lets the worker run for a twentieth of the steady time."""
+    process = workers._workers[0]._process
+    await asyncio.sleep(max(0.0, PHASES.steady_begin - workers.clock()))
+    while workers.clock() < PHASES.steady_end:
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.38)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(0.02)
+
+
+def verdict(address: str, starved: bool) -> tuple[ClientVerdict, list[RequestRecord]]:
+    records: list[RequestRecord] = []
+
+    async def run() -> ClientVerdict:
+        workers = Workers(job_for(address), 1)
+        try:
+            await workers.open()
+            driving = asyncio.create_task(workers.drive(records.append))
+            await asyncio.sleep(0)  # the clock begins
+            if starved:
+                await starve(workers)
+            return (await driving).client
+        finally:
+            await workers.close()
+
+    return asyncio.run(run()), records
+
+
+def streams_at_once(records: list[RequestRecord]) -> int:
+    return sum(
+        record.dispatched_at is not None and record.dispatched_at < PHASES.steady_begin
+        for record in records
+        if record.finished_at is None or record.finished_at > PHASES.steady_end
+    )
+
+
+def test_a_client_with_time_to_spare_says_that_the_server_was_the_limit(address: str) -> None:
+    for _ in range(3):
+        health, records = verdict(address, starved=False)
+        if health.loop_lag_p99_ms < STALL_MS:
+            break
+    assert health.verdict == "server", health
+    assert streams_at_once(records) == STREAMS
+
+
+def test_a_starved_client_says_that_it_was_the_limit_itself(address: str) -> None:
+    health, records = verdict(address, starved=True)
+    assert health.verdict == "client", health
+    assert streams_at_once(records) >= STREAMS // 2
