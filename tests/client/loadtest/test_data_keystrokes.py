@@ -112,6 +112,17 @@ def test_context_is_limited(tmp_path: Path) -> None:
         assert len(prompt.prefix) + len(prompt.suffix) <= 300
 
 
+def test_the_window_does_not_slide_while_a_person_types_on(tmp_path: Path) -> None:
+    """Where it slid with every key, no prefix cache could ever help."""
+    made = typing(tmp_path)
+    for person in range(20):
+        first, *others = keys_of(made, person)
+        begin = first.prefix[:100]
+        assert all(key.prefix.startswith(begin) for key in others)
+        assert {key.suffix for key in others} == {first.suffix}
+        assert "\n" + begin[:30] in "\n" + CODE, "it begins with a line"
+
+
 @pytest.mark.parametrize("text", ["x", "\n\nx", "x\n", "\r\n\r\ny"])
 def test_the_shortest_files_are_typed_for_ever_and_never_leave_nothing(
     tmp_path: Path, text: str

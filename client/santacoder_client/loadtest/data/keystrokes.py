@@ -8,6 +8,7 @@ be had without those before it. Knows no clock: whoever asks waits.
 from __future__ import annotations
 
 import re
+from bisect import bisect, bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -28,7 +29,7 @@ from santacoder_client.loadtest.data.file_options import (
 from santacoder_client.loadtest.data.lengths import NewTokens
 from santacoder_client.loadtest.data.settings import Seed, Setting, described, json_of, real
 from santacoder_client.loadtest.data.source import Prompt
-from santacoder_client.loadtest.data.splits import Split
+from santacoder_client.loadtest.data.splits import Split, prefix_share
 from santacoder_client.loadtest.data.stamp import stamp_of
 
 EPISODE_KEYS = 200
@@ -123,23 +124,29 @@ class KeystrokesSource:
         return self.state(draws.below(OTHERS), draws.below(OTHERS_EPISODES * EPISODE_KEYS))
 
     def _cut(self, episode: _Episode, key: _Key) -> Split:
-        typed = episode.stretch[: key.done_chars] + key.wrong
-        return Split(episode.before + typed, "", episode.after).trimmed(self._options.context_chars)
+        prefix = episode.before + episode.stretch[: key.done_chars] + key.wrong
+        share = prefix_share(self._options.context_chars)
+        return Split(prefix[max(len(prefix) - share, 0) :], "", episode.after)
 
     def _type(self, person: int, episode: int) -> _Episode:
         """One episode: always the same number of keys."""
         draws = Draws(self.name, self._options.seed, "episode", person, episode)
         text = self._files[draws.below(len(self._files))].text
-        # With enough behind them to type; a short file is typed from its beginning.
+        starts = line_starts(text)
+        # With enough behind it to type; a short file is typed from its beginning.
         last = len(text) - EPISODE_CHARS
-        starts = [start for start in line_starts(text) if start <= last] or [0]
-        begin = starts[draws.below(len(starts))]
+        begin = starts[draws.below(max(bisect(starts, last), 1))]
         stretch = text[begin : begin + EPISODE_CHARS]
         most_chars = self._options.context_chars
+        share = prefix_share(most_chars)
+        # Room to type in, from a line's beginning on: as in good editors, the prefix then grows
+        # at its end alone, and what the server has cached of it stays of use.
+        room = share // 3
+        oldest = max(begin - (share - room), 0)
         return _Episode(
-            before=text[max(begin - most_chars, 0) : begin],
+            before=text[starts[bisect_left(starts, oldest)] : begin],
             stretch=stretch,
-            after=text[begin + len(stretch) :][:most_chars],
+            after=text[begin + len(stretch) :][: most_chars - share],
             keys=tuple(islice(self._keys(stretch, draws), EPISODE_KEYS)),
         )
 

@@ -15,6 +15,11 @@ from santacoder_client.loadtest.data.draws import Draws
 SPLITS = ("span", "line", "rest", "body")
 
 
+def prefix_share(most_context_chars: int) -> int:
+    """How much of the context is the prefix's: three quarters, as it says more of what comes."""
+    return most_context_chars - most_context_chars // 4
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """A text in three parts."""
@@ -26,13 +31,10 @@ class Split:
     def trimmed(self, most_context_chars: int) -> Split:
         """With at most so many characters around the gap, the nearest ones.
 
-        Three quarters are the prefix's, who says more of what comes; what one side does not use
-        is the other's.
+        What one side does not use of its share is the other's.
         """
-        prefix_share = max(most_context_chars - most_context_chars // 4, 0)
-        suffix_count = min(
-            len(self.suffix), most_context_chars - min(len(self.prefix), prefix_share)
-        )
+        prefix_count = min(len(self.prefix), prefix_share(most_context_chars))
+        suffix_count = min(len(self.suffix), most_context_chars - prefix_count)
         prefix_count = min(len(self.prefix), most_context_chars - suffix_count)
         prefix = self.prefix[len(self.prefix) - prefix_count :]
         return Split(prefix, self.middle, self.suffix[:suffix_count])
