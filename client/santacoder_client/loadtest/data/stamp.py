@@ -6,13 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
+DATA_VERSION = 1
+"""One more whenever a source gives other prompts than before for the same options and files."""
+
 
 def stamp_of(
     name: str, options: Mapping[str, object], contents: Iterable[tuple[str, bytes]] = ()
 ) -> str:
-    """Over the name, the options with their seed, and every file's name and bytes, in order."""
+    """Over the version, the name, the options with their seed, and every file's name and bytes, in order."""
     stamp = hashlib.sha256()
-    head = json.dumps([name, dict(options)], sort_keys=True, ensure_ascii=True)
+    head = json.dumps([DATA_VERSION, name, dict(options)], sort_keys=True, ensure_ascii=True)
     _add(stamp, head.encode())
     for file_name, content in contents:
         _add(stamp, file_name.encode("utf-8", "surrogateescape"))
