@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_every_kind_of_prompt_is_read(tmp_path: Path) -> None:
     assert (infill.kind, infill.prefix, infill.suffix, infill.expected) == ("infill", "a", "", "b")
     assert (tokens.kind, tokens.token_ids) == ("token_ids", (1, 2, 3))
     assert made.schedule is None
+
+
+def test_the_example_in_the_clients_readme_is_read(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[3] / "client/README.md").read_text()
+    (line,) = re.findall(r"^```json\n(.*)\n```$", readme, re.M)
+    made = jsonl(tmp_path, line)
+    assert made.prompt(0).prefix.startswith("def add") and made.schedule == (0.25,)
 
 
 def test_lines_come_again_after_the_last(tmp_path: Path) -> None:

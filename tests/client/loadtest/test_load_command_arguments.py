@@ -157,6 +157,11 @@ OTHER_VERBS = {
     "report broken.jsonl": "broken.jsonl: not a JSON result; got ",
     "report there --html there": "--html: exists; got 'there'",
     "report there --html nowhere/x": "--html: no such folder; got 'nowhere/x'",
+    "compare nowhere there": "nowhere: No such file or directory; got nothing; allowed a result",
+    "compare there nowhere": "there: not a JSON result; got ",
+    "compare there there --least x": "--least: ",
+    "compare there there --least nan": "--least: ",
+    "compare there there --fail-on-regression -1": "--fail-on-regression: ",
     "mock-shard --listen 0.0.0.0:0": "--listen: not an address; got '0.0.0.0:0'; allowed",
     "mock-shard --listen 127.0.0.1": "--listen: not an address",
     "mock-shard --listen 127.0.0.1:70000": "--listen: port out of range",
@@ -186,6 +191,8 @@ COMMANDS = {
     "run --rate 1 --colour": "unrecognized arguments: --colour",
     "run --rat 1": "unrecognized arguments: --rat",
     "run --rate 1 extra": "unrecognized arguments: extra",
+    "compare there": "the following arguments are required: after",
+    "report": "the following arguments are required: result",
     "replay": "the following arguments are required: TRACE",
 }
 ARGPARSE_SAYS = (
@@ -246,7 +253,15 @@ def test_where_nobody_listens_it_is_5_and_says_how_to_start_a_server(  # row 116
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "run --help", "replay --help", "report --help", "mock-shard --help"]
+    "command",
+    [
+        "--help",
+        "run --help",
+        "replay --help",
+        "report --help",
+        "compare --help",
+        "mock-shard --help",
+    ],
 )
 def test_help_is_0_and_names_what_it_is_about(
     command: str, capsys: pytest.CaptureFixture[str]
