@@ -82,10 +82,11 @@ def verdict(address: str, starved: bool) -> tuple[ClientVerdict, list[RequestRec
 
 
 def streams_at_once(records: list[RequestRecord]) -> int:
+    """Those that were open all through the steady part."""
+    begin, end = PHASES.steady_begin, PHASES.steady_end
     return sum(
-        record.dispatched_at is not None and record.dispatched_at < PHASES.steady_begin
+        (record.dispatched_at or end) < begin and (record.finished_at or end) >= end
         for record in records
-        if record.finished_at is None or record.finished_at > PHASES.steady_end
     )
 
 
