@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from santacoder_client.loadtest.data.source import DataError
-from santacoder_client.loadtest.errors import LoadTestError, UsageError
+from santacoder_client.loadtest.errors import LoadTestError
 
 _EXAMPLES = """\
 exit status: 0 done, 1 failed while running, 2 wrong usage, 5 no server reached,
              6 a --fail-on threshold was missed, 130 interrupted (what was measured is kept)
 """
+
+
+_OF_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""What a write may end with. Any other error is of a call that this machine had no room for."""
 
 
 class Verb(Protocol):
@@ -29,9 +33,9 @@ class Verb(Protocol):
 
 def verbs() -> tuple[Verb, ...]:
     """Every verb, in the order of `--help`. Raises ImportError without the extra [load]."""
-    from santacoder_client.loadtest.verbs import compare, mock_shard, replay, report, run
+    from santacoder_client.loadtest.verbs import compare, mock_shard, replay, report, run, sweep
 
-    return (run, replay, compare, report, mock_shard)
+    return (run, sweep, replay, compare, report, mock_shard)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,11 +90,11 @@ def _execute(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
     except LoadTestError as error:
         return _complain(str(error), error.hint, error.exit_status)
-    except DataError as error:
-        return _complain(str(error), None, UsageError.exit_status)
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        if error.errno not in _OF_OUTPUT:
+            return _complain(f"this machine: {error}", None, 1)
         # What is still in the buffer would fail again when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):

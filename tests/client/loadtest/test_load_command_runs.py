@@ -293,6 +293,15 @@ def test_a_threshold_missed_is_6_and_shows_which(
     assert (here / "r.xml").read_text().count("<failure") == 1
 
 
+def test_a_machine_without_room_for_workers_is_1_in_one_line(router: FakeRouter) -> None:
+    argv = ("run", "--target", router.target, *SHORT.split()[:-1], "16", "--quiet")
+    with command_line(*argv, before=("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")) as process:
+        _, told = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    assert told.splitlines()[-1].startswith("error: this machine: ")
+    assert "Too many open files" in told and "Traceback" not in told
+
+
 @pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
 def test_a_terminal_without_colours_gets_none_at_any_width(
     router: FakeRouter, variable: dict[str, str]
