@@ -10,6 +10,7 @@ from santacoder_client import _arguments
 from santacoder_client._channel import DEFAULT_TARGET
 from santacoder_client._options import OPTIONS, check_options
 from santacoder_client.errors import InvalidRequest
+from santacoder_client.loadtest.environment import usable_cpu_count
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.load import Phases
 from santacoder_client.loadtest.request import Wishes
@@ -210,7 +211,7 @@ def worker_count_of(arguments: argparse.Namespace, most: int | None) -> int:
             )
         return int(arguments.workers)
     # The other half is for gRPC's own threads, and for whoever else runs here.
-    wanted = max(1, len(os.sched_getaffinity(0)) // 2)
+    wanted = max(1, (usable_cpu_count() or 1) // 2)
     return min(wanted, most or wanted, MOST_WORKERS)
 
 

@@ -21,6 +21,8 @@ from santacoder_client.loadtest.values import (
 MODELS = ("--rate", "--ramp", "--steps", "--editors")
 TYPED_DATA = "keystrokes"
 """Data that knows when people hit keys; there, no option says it."""
+MOST_REQUESTS = 5_000_000
+"""Their records fill the memory of a machine, whether they are sent or not."""
 DEBOUNCE_SECONDS = Load().debounce_seconds
 
 
@@ -99,17 +101,32 @@ def load_of(arguments: argparse.Namespace) -> Load:
     spacing: Spacing = arguments.arrival or "poisson"
     model: Model = "ramp" if arguments.ramp else "steps" if arguments.steps else spacing
     begin, end = arguments.ramp or (arguments.rate, None)
-    return Load(
-        model=model,
-        per_second=begin,
-        end_per_second=end,
-        steps=arguments.steps or (),
-        spacing=spacing,
-        burstiness=arguments.burstiness or 4.0,
-        concurrency=arguments.concurrency,
-        seed=seed,
-        phases=phases,
+    return _check_size(
+        Load(
+            model=model,
+            per_second=begin,
+            end_per_second=end,
+            steps=arguments.steps or (),
+            spacing=spacing,
+            burstiness=arguments.burstiness or 4.0,
+            concurrency=arguments.concurrency,
+            seed=seed,
+            phases=phases,
+        )
     )
+
+
+def _check_size(load: Load) -> Load:
+    """The same, if a machine can keep a record of every request. Raises UsageError."""
+    rates = (load.per_second or 0.0, load.end_per_second or 0.0)
+    rates += tuple(step.per_second for step in load.steps)
+    most = max(rates) * load.phases.sending_seconds
+    if most > MOST_REQUESTS:
+        raise UsageError(
+            f"--duration: too many requests at this rate; got {most:,.0f}; "
+            f"allowed up to {MOST_REQUESTS:,} in a run"
+        )
+    return load
 
 
 def most_workers(load: Load) -> int | None:
