@@ -152,6 +152,19 @@ def test_a_sweep_says_how_far_the_slo_held_and_where_the_knee_is() -> None:
     assert "SLO e2e 2 s" in text
 
 
+def test_a_sweep_in_which_no_load_met_the_slo_says_so() -> None:
+    sweep = example_sweep()
+    assert sweep.sweep
+    without = replace(sweep, thresholds=(), sweep=replace(sweep.sweep, best=None))
+    text = outline(without).text
+    assert "No load that was tried met ttft<100ms,e2e<2s" in text
+    assert "What follows is of 48 requests per second" in text
+    neither = replace(without, goodput=(), sweep=replace(sweep.sweep, best=None, knee=None))
+    text = outline(neither).text
+    assert "No knee was found among the loads that were tried" in text
+    assert "What follows is of 1 request per second" in text
+
+
 def test_an_interrupted_run_says_so() -> None:
     text = outline(replace(example_run(), interrupted=True)).text
     assert "Interrupted before its end" in text

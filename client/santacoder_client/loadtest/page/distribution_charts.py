@@ -93,6 +93,7 @@ def _histogram(result: Part, metric: str) -> Plot | None:
         y=Axis("number", from_zero((bar.height for bar in bars), high=5.0), count),
         bars=[Bars("number", bars, 1)],
         marks=_marks(result, metric),
+        legend=False,
     )
 
 

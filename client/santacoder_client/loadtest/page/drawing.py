@@ -43,13 +43,15 @@ def figure(plot: Plot) -> Html:
 
 
 def _legend(plot: Plot) -> Html:
-    """What the lines and colours mean, where there is more than one."""
+    """What the lines and colours mean."""
+    if not plot.legend:
+        return Html("")
     keys = [(line.name, f"line s{line.style}") for line in plot.lines]
     keys += [(bars.name, f"bar s{bars.style}") for bars in plot.bars]
     if plot.bands:
         keys.append((" and ".join(band.label for band in plot.bands), "band"))
     entries = [element("li", _key(shape), name) for name, shape in keys]
-    return element("ul", *entries, class_="legend") if len(entries) > 1 else Html("")
+    return element("ul", *entries, class_="legend")
 
 
 def _key(shape: str) -> Html:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from santacoder_client.loadtest.page.markup import Html, element, join
 from santacoder_client.loadtest.page.reading import Part
-from santacoder_client.loadtest.page.verdict import failed_share, load_in_words
+from santacoder_client.loadtest.page.verdict import failed_share, load_in_words, recommended_load
 from santacoder_client.loadtest.wording import amount, between, duration, share
 
 LATENCIES = (
@@ -35,11 +35,9 @@ def tiles(result: Part) -> Html:
 
 
 def at_load(result: Part) -> str:
-    """Of a sweep the figures are those of the load that it recommends; empty for other results."""
-    best = result.number("sweep", "best", "value")
-    if not result.at("sweep"):
-        return ""
-    return f"At {load_in_words(result, best)}." if best is not None else "At the load recommended."
+    """Which of a sweep's loads the figures are of; empty for other results."""
+    load = recommended_load(result)
+    return f"At {load_in_words(result, load)}." if load is not None else ""
 
 
 def _latencies(result: Part) -> Iterator[tuple[str, str, str]]:

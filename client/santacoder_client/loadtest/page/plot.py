@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from santacoder_client.loadtest.page.scale import Scale
 
@@ -79,7 +79,9 @@ class Plot:
     bars: Sequence[Bars] = ()
     marks: Sequence[Mark] = ()
     bands: Sequence[Band] = ()
-    wide: bool = field(default=False)
+    wide: bool = False
+    legend: bool = True
+    """False where the title says what the only line or bar is."""
 
     def alternative(self) -> str:
         """The chart in words, for whoever does not see it."""

@@ -131,6 +131,7 @@ def _goodput(result: Part, points: Sequence[tuple[float, Part]]) -> Plot | None:
         y=Axis(_share_title(names), Linear(0.0, 1.0), share),
         lines=lines,
         marks=load_marks(result),
+        legend=len(names) > 1,
     )
 
 
@@ -159,6 +160,7 @@ def _tokens(result: Part, points: Sequence[tuple[float, Part]]) -> Plot | None:
         y=Axis("tokens per second", from_zero(y for _, y in line.known), amount),
         lines=[line],
         marks=load_marks(result),
+        legend=False,
     )
 
 

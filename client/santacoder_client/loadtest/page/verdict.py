@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from santacoder_client.loadtest.page.reading import Part
+from santacoder_client.loadtest.page.sweep_charts import sorted_points
 from santacoder_client.loadtest.wording import amount, count, duration, plural, share
 
 OTHER_OUTCOMES = ("failed", "cancelled", "superseded", "unsent")
@@ -46,8 +47,10 @@ def _level(result: Part) -> str:
     missed = any(part.at("passed").value is False for part in result.parts("thresholds"))
     if missed or not _measured(result):
         return BAD
+    sweep = result.at("sweep")
     doubtful = (
-        result.flag("interrupted")
+        (sweep and result.parts("goodput") and not sweep.at("best"))
+        or result.flag("interrupted")
         or result.text("client", "verdict") == "client"
         or (result.number("outcomes", "failed") or 0) > 0
         or (result.number("outcomes", "unsent") or 0) > 0
@@ -71,12 +74,20 @@ def _headline(result: Part) -> str:
     best = result.number("sweep", "best", "value")
     if best is not None:
         return f"Met the SLO up to {load_in_words(result, best)}"
-    if result.parts("sweep", "points"):
-        return _knee(result) or "No load of the sweep met the SLO"
     goodput = result.parts("goodput")
+    if result.parts("sweep", "points"):
+        return _without_best(result)
     if goodput:
         return f"Met {goodput[0].text('slo')} for {share(goodput[0].number('share'))} of requests"
     return f"{share(1 - (failed_share(result) or 0.0))} of requests answered"
+
+
+def _without_best(result: Part) -> str:
+    """The headline of a sweep that was given no SLO, or found no load that meets it."""
+    goodput = result.parts("goodput")
+    if goodput:
+        return f"No load that was tried met {goodput[0].text('slo')}"
+    return _knee(result) or "No knee was found among the loads that were tried"
 
 
 def _nothing(result: Part) -> str:
@@ -102,10 +113,24 @@ def _sweep(result: Part) -> Iterator[str]:
     if best is not None:
         missed = f"; {load_in_words(result, missed_at)} missed it" if missed_at is not None else ""
         yield f"{result.text('sweep', 'best', 'slo')} was met up to {amount(best)}{missed}."
-    if knee := _knee(result):
+    knee = _knee(result)
+    if knee and knee != _headline(result):
         yield knee + "."
-    if best is not None:
-        yield f"What follows is of {load_in_words(result, best)}."
+    at = recommended_load(result)
+    if at is not None:
+        yield f"What follows is of {load_in_words(result, at)}."
+
+
+def recommended_load(result: Part) -> float | None:
+    """The load of a sweep whose figures are the result's: the best, else the knee, else the least.
+
+    None for other results.
+    """
+    for name in ("best", "knee"):
+        value = result.number("sweep", name, "value")
+        if value is not None:
+            return value
+    return next((value for value, _ in sorted_points(result)), None)
 
 
 def _thresholds(result: Part) -> Iterator[str]:
@@ -156,8 +181,8 @@ def _knee(result: Part) -> str:
 def load_in_words(result: Part, value: float) -> str:
     """A load of a sweep with its unit."""
     if result.text("sweep", "variable") == "concurrency":
-        return f"{amount(value)} requests at once"
-    return f"{amount(value)} requests per second"
+        return f"{plural(value, 'request')} at once"
+    return f"{amount(value)} {'request' if value == 1 else 'requests'} per second"
 
 
 def _limit(result: Part) -> Iterator[str]:
