@@ -57,14 +57,16 @@ def judging_of(arguments: argparse.Namespace) -> Judging:
 
 
 def result_of(
-    verb: Literal["run", "replay"],
+    verb: Literal["run", "replay", "sweep"],
     arguments: argparse.Namespace,
     ready: Ready,
     measured: Measured,
     judging: Judging,
+    summary: Summary | None = None,
 ) -> Result:
-    """The result of one measurement."""
-    summary: Summary = summarize(measured.records, measured.window, judging.slos)
+    """The result of one measurement; its summary is made here, where it is not given."""
+    if summary is None:
+        summary = summarize(measured.records, measured.window, judging.slos)
     return Result(
         schema=SCHEMA,
         tool_version=tool_version(),
@@ -95,15 +97,15 @@ def result_of(
 def finish(result: Result, measured: Measured, outputs: Outputs) -> int:
     """Saves everything, shows the table, says what went wrong; returns the exit status."""
     failures = [*outputs.save(result, measured.records), *measured.failures]
-    failures += _show(result)
+    failures += show(result)
     for line in measured.warnings:
         sys.stderr.write(f"warning: {line}\n")
     if not any(record.outcome is Outcome.OK for record in measured.records):
-        failures.append(_nothing_answered(result))
+        failures.append(nothing_answered(result))
     return close(failures, result)
 
 
-def _show(result: Result) -> list[str]:
+def show(result: Result) -> list[str]:
     """The table on standard output; a line if it could not be written."""
     try:
         show_table(result, sys.stdout)
@@ -140,7 +142,8 @@ def tool_version() -> str:
         return "unknown"
 
 
-def _nothing_answered(result: Result) -> str:
+def nothing_answered(result: Result) -> str:
+    """What to say where there is no answer at all."""
     if not result.errors:
         return "no request was answered"
     worst = max(result.errors, key=lambda error: error.count)

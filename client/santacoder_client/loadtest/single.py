@@ -64,7 +64,7 @@ def carry_out(
     judging = judging_of(arguments)
     ready = asyncio.run(get_ready(plan))
     if arguments.dry_run:
-        sys.stdout.write(_told(ready, load))
+        sys.stdout.write(told(ready, load))
         return 0
     watcher = LiveView(sys.stderr, arguments.quiet)
     measured = asyncio.run(measure(ready, load, worker_count, watcher))
@@ -72,7 +72,8 @@ def carry_out(
     return finish(result, measured, outputs)
 
 
-def _told(ready: Ready, load: Load) -> str:
+def told(ready: Ready, load: Load) -> str:
+    """What `--dry-run` says."""
     lines = [
         f"{target.address} serves {(target.model or {}).get('name') or 'a model'}"
         for target in ready.targets

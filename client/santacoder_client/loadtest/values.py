@@ -56,6 +56,19 @@ rate = number(0, MOST_PER_SECOND, above_low=True)
 share = number(0, 1)
 
 
+def percentage(most: float = 100) -> Callable[[str], float]:
+    """A part of one, from `5%` or `0.5%`."""
+
+    def parse(text: str) -> float:
+        digits = text.removesuffix("%")
+        plain = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", digits, re.ASCII)
+        if not text.endswith("%") or plain is None or float(digits) > most:
+            raise refused("not a percentage", text, f"0% to {most:g}%, such as 5%")
+        return float(digits) / 100
+
+    return parse
+
+
 def duration(text: str) -> float:
     """Seconds, from `90`, `500ms`, `5s`, `2m` or `1h`."""
     match = _DURATION.fullmatch(text)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +29,7 @@ from santacoder_client.loadtest.significance import (
     is_regression,
     judge,
 )
-from santacoder_client.loadtest.values import refused
+from santacoder_client.loadtest.values import percentage
 from santacoder_client.loadtest.wording import ABSENT, amount, duration, share
 from santacoder_client.loadtest.writers.requests import read_requests
 
@@ -76,14 +74,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--least",
-        type=_percentage,
+        type=percentage(PERCENT_MAX),
         default=0.01,
         metavar="PERCENT",
         help="call smaller differences noise (1%%)",
     )
     parser.add_argument(
         "--fail-on-regression",
-        type=_percentage,
+        type=percentage(PERCENT_MAX),
         metavar="PERCENT",
         help=f"exit with {REGRESSED} if something became worse by so much",
     )
@@ -181,12 +179,3 @@ def _status(judged: Sequence[Judged], least: float | None) -> int:
         line = f"{plain(each.change.name)} became worse; got {got}; allowed {least:.1%}"
         sys.stderr.write(f"error: --fail-on-regression: {line}\n")
     return REGRESSED if worse else 0
-
-
-def _percentage(text: str) -> float:
-    """A part of one, from `5%` or `0.5%`."""
-    digits = text.removesuffix("%")
-    number = float(digits) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", digits, re.ASCII) else math.nan
-    if not text.endswith("%") or not number <= PERCENT_MAX:
-        raise refused("not a percentage", text, f"0% to {PERCENT_MAX}%, such as 5%")
-    return number / 100
