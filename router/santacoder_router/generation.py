@@ -219,6 +219,5 @@ class Generation:
     def _since_arrival(self, at: float | None) -> duration_pb2.Duration:
         """Time from arrival to `at`; to now where that never came."""
         end = self._surroundings.clock() if at is None else at
-        duration = duration_pb2.Duration()
-        duration.FromNanoseconds(max(0, round((end - self._arrival) * 1e9)))
-        return duration
+        seconds, nanos = divmod(max(0, round((end - self._arrival) * 1e9)), 1_000_000_000)
+        return duration_pb2.Duration(seconds=seconds, nanos=nanos)

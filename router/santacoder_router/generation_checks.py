@@ -20,6 +20,8 @@ MAX_TEMPERATURE = 5.0
 MAX_TOP_K = 1000
 MAX_SEED = 2**63 - 1
 MAX_LOGIT_BIAS = 100.0
+ALLOWED_TEMPERATURE = f"0 or {MIN_TEMPERATURE:g}..{MAX_TEMPERATURE:g}"
+LOGIT_BIAS_RANGE = NumberRange(-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, Reason.LOGIT_BIAS_RANGE)
 
 SAMPLING_RANGES = MappingProxyType(
     {
@@ -65,16 +67,17 @@ def check_logit_bias(
 ) -> tuple[tuple[int, float], ...]:
     """The biases in order of id."""
     path, biases = "sampling.logit_bias", message.logit_bias
+    if not biases:
+        return ()
     high = limits.logit_bias_count
     if not checks.count(path, len(biases), high, Reason.TOKEN_ID_LIST, "entries"):
         return ()
     ordered = tuple(sorted(biases.items()))
-    allowed_bias = NumberRange(-MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, Reason.LOGIT_BIAS_RANGE)
     for token_id, bias in ordered:
         if not 0 <= token_id < limits.token_count:
             allowed = f"0..{limits.token_count - 1}"
             checks.refuse(path, Reason.TOKEN_ID_LIST, "no such token id", token_id, allowed)
-        checks.number(f"{path}[{token_id}]", bias, allowed_bias)
+        checks.number(f"{path}[{token_id}]", bias, LOGIT_BIAS_RANGE)
     if len(ordered) >= limits.token_count and max(biases.values()) == -MAX_LOGIT_BIAS:
         got, allowed = f"{len(ordered)} banned ids", f"at most {limits.token_count - 1}"
         checks.refuse(path, Reason.EMPTY_DISTRIBUTION, "bans every token", got, allowed)
@@ -132,7 +135,7 @@ def check_stop_token_ids(
 
 def _temperature(checks: FieldChecks, value: float) -> float:
     path, reason = "sampling.temperature", Reason.TEMPERATURE_RANGE
-    allowed = f"0 or {MIN_TEMPERATURE:g}..{MAX_TEMPERATURE:g}"
+    allowed = ALLOWED_TEMPERATURE
     if not math.isfinite(value):
         checks.refuse(path, reason, "not a finite number", value, allowed)
     elif 0.0 < value < MIN_TEMPERATURE:

@@ -11,6 +11,8 @@ from santacoder_router.field_checks import FieldChecks
 from santacoder_router.limits import Limits
 from santacoder_router.text.prompt import FimOrder, InfillPrompt, Prompt, TextPrompt, TokenPrompt
 
+FIM_ORDERS = frozenset(inference_pb2.FimOrder.values())
+
 
 def check_prompt(
     checks: FieldChecks,
@@ -66,7 +68,7 @@ def _infill(
         checks.refuse("infill", Reason.FIM_EMPTY, "nothing around the cursor", "0 bytes", allowed)
     _byte_count(checks, "infill", message.prefix + message.suffix, limits)
     order = FimOrder.PSM
-    if checks.known("infill.order", message.order, inference_pb2.FimOrder.values()):
+    if checks.known("infill.order", message.order, FIM_ORDERS):
         order = FimOrder(message.order or FimOrder.PSM)
     return InfillPrompt(message.prefix, message.suffix, order)
 

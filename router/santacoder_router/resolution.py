@@ -69,7 +69,9 @@ def core_request(
         prompt_ids=resolved.prompt_ids,
         max_new_tokens=resolved.max_new_tokens,
         min_new_tokens=valid.min_new_tokens,
-        sampling=replace(valid.sampling, sample_index=sample_index),
+        sampling=replace(valid.sampling, sample_index=sample_index)
+        if sample_index
+        else valid.sampling,
         ignore_eos=valid.ignore_eos,
         stop_ids=valid.stop_token_ids,
         logit_bias=valid.logit_bias,

@@ -21,6 +21,9 @@ from santacoder_router.text.prompt import InfillPrompt, Prompt
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 NANOSECONDS = 1_000_000_000
+# The numbers of the enums, read once: the library builds a list at each look.
+TRUNCATE_POLICIES = frozenset(inference_pb2.TruncatePolicy.values())
+PRIORITIES = frozenset(inference_pb2.Priority.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ def _request_id(
 
 
 def _keep_nearest(checks: FieldChecks, request: inference_pb2.CompletionRequest) -> bool:
-    checks.known("truncate", request.truncate, inference_pb2.TruncatePolicy.values())
+    checks.known("truncate", request.truncate, TRUNCATE_POLICIES)
     return request.truncate == inference_pb2.TRUNCATE_POLICY_KEEP_NEAREST
 
 
@@ -166,7 +169,7 @@ def _priority(
     message: inference_pb2.CompletionRequest | inference_pb2.SessionOpen,
     default: Priority,
 ) -> Priority:
-    known = checks.known("priority", message.priority, inference_pb2.Priority.values())
+    known = checks.known("priority", message.priority, PRIORITIES)
     return Priority(message.priority) if known and message.priority else default
 
 
