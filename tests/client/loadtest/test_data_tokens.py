@@ -116,10 +116,9 @@ def test_specials_are_stepped_over_wherever_they_lie(specials: set[int], token_c
         with pytest.raises(DataError, match="no token ids"):
             TokenBlocks(model)
         return
-    assert set(TokenBlocks(model).draw(1500, ("all",))) <= plain
-    counts = Counter(TokenBlocks(model).draw(1000 * len(plain), ("all",)))
+    counts = Counter(TokenBlocks(model).draw(200 * len(plain), ("all",)))
     assert set(counts) == plain
-    assert max(counts.values()) < 1300 and min(counts.values()) > 700
+    assert max(counts.values()) < 290 and min(counts.values()) > 130
 
 
 def test_two_prompts_have_no_prefix_in_common() -> None:
