@@ -29,7 +29,7 @@ GROWTH_SHARE = 0.1
 
 
 class Pressure:
-    """Sums up, record by record, what speaks of the server's limit. Only steady requests count."""
+    """Sums up, record by record, what speaks of the server's limit."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -43,14 +43,14 @@ class Pressure:
         phases = self._load.phases
         for name, at in self._moments().items():
             self._in_flight[name] += _is_open(record, at)
-        if not phases.steady_begin <= record.scheduled_at < phases.steady_end:
-            return
-        self._outcomes[record.outcome] += 1
-        self._end_of_run_count += record.reason == END_OF_RUN
-        # Of one that was cut: how long it had taken by then.
+        # Of one that was cut: how long it had taken by then. Of all phases, because a short steady
+        # part may see no end; it is only the measure that a lag is held against.
         ended = record.finished_at if record.finished_at is not None else record.cancelled_at
         if record.dispatched_at is not None and ended is not None:
             self._latencies.append(ended - record.dispatched_at)
+        if phases.steady_begin <= record.scheduled_at < phases.steady_end:
+            self._outcomes[record.outcome] += 1
+            self._end_of_run_count += record.reason == END_OF_RUN
 
     @property
     def median_latency_seconds(self) -> float:
