@@ -64,3 +64,12 @@ def between(low: str, high: str) -> str:
     low_value, _, low_unit = low.partition(SPACE)
     same = low_unit == high.partition(SPACE)[2]
     return f"{low_value if same else low}\N{EN DASH}{high}"
+
+
+def interval(low: float | None, high: float | None, unit: str = "ms") -> str:
+    """An interval, one end of which a small sample may not know; empty if it knows neither."""
+    if low is not None and high is not None:
+        return between(figure(low, unit), figure(high, unit))
+    if low is not None:
+        return f"over {figure(low, unit)}"
+    return f"under {figure(high, unit)}" if high is not None else ""

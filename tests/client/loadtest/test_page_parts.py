@@ -20,6 +20,7 @@ from santacoder_client.loadtest.wording import (
     between,
     count,
     duration,
+    interval,
     plural,
     share,
 )
@@ -71,6 +72,9 @@ def test_a_share_is_all_or_nothing_only_if_it_is_exactly_that(value: float, text
 
 def test_spans_and_plurals() -> None:
     assert between(duration(1.5), duration(2.5)) == f"1.5\N{EN DASH}2.5{SPACE}ms"
+    assert interval(1.5, None) == f"over 1.5{SPACE}ms"
+    assert interval(None, 1.5) == f"under 1.5{SPACE}ms"
+    assert interval(None, None) == ""
     assert between(duration(900), duration(1100)).count(SPACE) == 2
     assert [plural(number, "request") for number in (0, 1, 2)] == [
         "0 requests",

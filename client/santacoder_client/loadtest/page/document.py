@@ -143,7 +143,7 @@ def _note(result: Part) -> Html:
         return Html("")
     words = (
         "Under each percentile is its 95 % interval: a difference within it may be chance. "
-        "Failed and cancelled requests are in no latency."
+        "Failed requests are in no latency, and those that the load cut short in no whole answer."
     )
     return element("p", words, class_="note")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from santacoder_client.loadtest.page.markup import Html, element, join
 from santacoder_client.loadtest.page.reading import Part
 from santacoder_client.loadtest.page.verdict import failed_share, load_in_words, recommended_load
-from santacoder_client.loadtest.wording import amount, between, duration, share
+from santacoder_client.loadtest.wording import amount, duration, interval, share
 
 LATENCIES = (
     ("first token, p50", "ttft", "p50"),
@@ -45,8 +45,7 @@ def _latencies(result: Part) -> Iterator[tuple[str, str, str]]:
         part = result.at("figures", metric, "percentiles", percentile)
         value, low, high = (part.number(key) for key in ("value", "low", "high"))
         if value is not None:
-            known = low is not None and high is not None
-            yield name, duration(value), between(duration(low), duration(high)) if known else ""
+            yield name, duration(value), interval(low, high)
 
 
 def _rates(rates: Part) -> Iterator[tuple[str, str, str]]:

@@ -12,10 +12,10 @@ from santacoder_client.loadtest.page.verdict import threshold_value
 from santacoder_client.loadtest.wording import (
     ABSENT,
     amount,
-    between,
     count,
     duration,
     figure,
+    interval,
     share,
 )
 
@@ -46,7 +46,7 @@ def figures_table(result: Part) -> Html:
     """Every latency with its percentiles and their 95 % intervals."""
     figures = result.items("figures")
     names = list(dict.fromkeys(n for _, f in figures for n, _ in f.items("percentiles")))
-    head = ["", "number", "mean", "least", *names, "most"]
+    head = ["", *names, "most", "least", "mean", "number"]
     rows = [_figure_row(metric, part, names) for metric, part in figures]
     return table("Latencies", head, rows)
 
@@ -55,21 +55,17 @@ def _figure_row(metric: str, part: Part, names: Sequence[str]) -> list[str]:
     unit = part.text("unit")
     return [
         element("span", METRICS.get(metric, metric), element("code", metric)),
-        count(part.number("count")),
-        figure(part.number("mean"), unit),
-        figure(part.number("min"), unit),
+        # What one looks for stands first: a phone shows only the first columns at once.
         *(_with_interval(part.at("percentiles", name), unit) for name in names),
-        figure(part.number("max"), unit),
+        *(figure(part.number(name), unit) for name in ("max", "min", "mean")),
+        count(part.number("count")),
     ]
 
 
 def _with_interval(percentile: Part, unit: str) -> Html:
     value = figure(percentile.number("value"), unit)
-    low, high = percentile.number("low"), percentile.number("high")
-    if low is None or high is None:
-        return element("span", value)
-    interval = between(figure(low, unit), figure(high, unit))
-    return element("span", value, element("small", interval))
+    words = interval(percentile.number("low"), percentile.number("high"), unit)
+    return element("span", value, element("small", words) if words else "")
 
 
 def rates_table(result: Part) -> Html:
