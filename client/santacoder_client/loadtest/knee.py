@@ -68,7 +68,8 @@ class Search:
             return None
         if self.variable == "concurrency" and any(each.met_slo is None for each in seen):
             return self._beside_knee(seen)
-        return self._between(*bracket(self.variable, seen))
+        load = self._between(*bracket(self.variable, seen))
+        return None if load in [each.load for each in seen] else load
 
     def _beside_knee(self, seen: Sequence[Seen]) -> float | None:
         """Users at once have no load that is just too much; the knee itself is looked at closer."""
@@ -81,14 +82,15 @@ class Search:
 
     def _is_over_the_top(self, climbed: Sequence[Seen]) -> bool:
         """Whether the last step of the ladder is past doubt, or the second one in doubt."""
-        doubts = [not good for good in keeping_up(self.variable, climbed)]
+        kept = keeping_up(self.variable, climbed)
+        doubts = [not k or each.client_limited for k, each in zip(kept, climbed, strict=True)]
         if not climbed:
             return False
         last = climbed[-1]
         deep = self.variable == "rate" and (
             last.finished_per_second < DEEP_SHARE * last.offered_per_second
         )
-        return last.client_limited or (doubts[-1] and deep) or doubts[-2:] == [True, True]
+        return (doubts[-1] and deep) or doubts[-2:] == [True, True]
 
     def _between(self, low: Seen | None, high: Seen | None) -> float | None:
         """A load between the two, if there is one that would say more."""
@@ -130,7 +132,8 @@ def bracket(variable: Variable, seen: Sequence[Seen]) -> tuple[Seen | None, Seen
     for each, good in zip(ordered, _goodness(variable, ordered), strict=True):
         if good:
             low, high = each, None
-        elif high is None:
+        # Where the load tester was too slow, the server has missed nothing.
+        elif high is None and not each.client_limited:
             high = each
     return low, high
 

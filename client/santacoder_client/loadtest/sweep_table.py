@@ -49,6 +49,10 @@ def findings(sweep: SweepResult) -> Iterator[Text]:
         yield Text(plain(words), "bold")
     if sweep.best is not None:
         missed = sweep.best.missed_at
-        more = f"; {amount(missed)} missed it" if missed is not None else "; no more was tried"
+        more = (
+            f"; {amount(missed)} missed it"
+            if missed is not None
+            else "; no higher load was seen to miss it"
+        )
         words = f"{sweep.best.slo} held up to {amount(sweep.best.value)} {unit}{more}"
         yield Text(plain(words), "bold green")

@@ -169,8 +169,22 @@ def test_a_load_tester_at_its_limit_climbs_no_further() -> None:
     def run(load: float) -> Seen:
         return Seen(load, load, load, 20.0, 1.0, met_slo=True, client_limited=load >= 4)
 
-    tried = searched(Search("rate", (1.0, 2.0, 4.0, 8.0)), run)
-    assert [each.load for each in tried] == [1, 2, 4]
+    tried = searched(Search("rate", (1.0, 2.0, 4.0, 8.0, 16.0)), run)
+    assert [each.load for each in tried] == [1, 2, 4, 8], "the second time it is believed"
+
+
+def test_a_load_that_the_load_tester_could_not_bring_is_no_miss_of_the_server() -> None:
+    def run(load: float) -> Seen:
+        slow = load in (4.0, 5.66)
+        return Seen(load, load, load, 20.0, 1.0, met_slo=load < 8 and not slow, client_limited=slow)
+
+    tried = searched(Search("rate", (1.0, 2.0, 4.0)), run)
+    best = best_of(tried)
+    assert best is not None and (best[0].load, best[1]) == (2, None)
+    again = [run(2.0), run(8.0), run(4.0)]
+    found = best_of(again)
+    assert found is not None and found[1] is not None and found[1].load == 8
+    assert Search("rate", (2.0, 8.0)).next_load(again) is None, "the same load again says no more"
 
 
 def test_one_bad_point_does_not_end_the_climb_and_does_not_hide_the_best() -> None:
