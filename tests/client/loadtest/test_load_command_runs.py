@@ -32,7 +32,7 @@ from santacoder_client.testing import Answer, Failure, FakeRouter
 MODULE = [sys.executable, "-m", "santacoder_client.loadtest"]
 SHORT = "--rate 50 --arrival constant --warm-up 0s --duration 300ms --cool-down 0s --workers 1"
 ENOUGH = 10
-"""Requests after which some have been answered."""
+"""Requests after which some have been answered: a user of a closed loop waits for each."""
 PATIENCE_SECONDS = 60.0
 """Far above what anything here takes; only a hang reaches it."""
 
@@ -109,6 +109,16 @@ def test_lines_of_a_file_are_sent_as_they_are_and_replace_what_force_allows(
     assert result["data"]["options"]["data_file"].endswith("data-\\udcff.jsonl")
 
 
+def test_a_trace_is_played_whole_and_once(router: FakeRouter, here: Path) -> None:
+    lines = [{"prompt": str(at), "at": at / 1000} for at in (200, 0, 100)]
+    (here / "trace.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    argv = ["--target", router.target, "--workers", "1", "--output", "r.json", "--speed", "2"]
+    assert main(["replay", "trace.jsonl", *argv]) == 0
+    assert sorted(request.text for request in router.requests) == ["0", "100", "200"]
+    result = result_at(here / "r.json")
+    assert result["outcomes"]["ok"] == 3 and result["load"]["model"] == "trace"
+
+
 def test_a_server_that_refuses_every_request_is_1_and_says_how(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +186,7 @@ def test_a_server_that_dies_half_way_is_1_with_what_was_measured(
 
     dying = threading.Thread(target=die)
     dying.start()
-    command = "--rate 50 --warm-up 0s --duration 2s --cool-down 0s --grace 1s --output r.json"
+    command = "--concurrency 1 --warm-up 0s --duration 2s --cool-down 0s --grace 1s --output r.json"
     assert run(router, command) == 1
     dying.join()
     told = capsys.readouterr().err
@@ -200,8 +210,11 @@ def command_line(
             process.kill()
 
 
-def test_ctrl_c_is_130_and_keeps_what_was_measured(router: FakeRouter, here: Path) -> None:
-    argv = ("run", "--target", router.target, "--rate", "50", "--warm-up", "0s")
+@pytest.mark.parametrize("load", ["run --concurrency 1", "sweep --concurrencies 1,2"])
+def test_ctrl_c_is_130_and_keeps_what_was_measured(
+    load: str, router: FakeRouter, here: Path
+) -> None:
+    argv = (*load.split(), "--target", router.target, "--warm-up", "0s")
     outputs = ("--duration", "1h", "--output", "r.json", "--html", "r.html")
     with command_line(*argv, *outputs) as process:
         wait_for(ENOUGH, router.requests)
