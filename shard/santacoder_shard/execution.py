@@ -47,10 +47,11 @@ class FrameContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankIdentity:
-    """Who this rank is: its number and the epoch of its group's life."""
+    """Who this rank is: its number, the epoch of its group's life, and the group's size."""
 
     rank: int
     epoch: int
+    size: int
 
 
 class ExecuteStream:
@@ -134,10 +135,11 @@ class ExecuteStream:
                 f"plan.number: out of order; got {plan.number}; allowed {expected}", plan.number
             )
         self._last_plan_number = plan.number
-        # Before the worker has it, so that the acceptance always precedes the result.
-        self._outbox.put_nowait(
-            codec.encode_accepted(plan.number, self._digest.accept(plan.number, frame))
-        )
+        digest = self._digest.accept(plan.number, frame)
+        # Ranks that part ways show by it before they meet; a rank alone parts from nobody.
+        if self._identity.size > 1:
+            # Before the worker has it, so that the acceptance always precedes the result.
+            self._outbox.put_nowait(codec.encode_accepted(plan.number, digest))
         try:
             self._worker.submit(plan)
         except PlanQueueFull:

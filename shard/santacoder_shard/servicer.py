@@ -44,7 +44,9 @@ class ShardServicer:
         heartbeat_seconds: float = 1.0,
     ) -> None:
         self._description = description
-        self._identity = RankIdentity(description.rank, description.epoch)
+        self._identity = RankIdentity(
+            description.rank, description.epoch, description.tensor_parallel_size
+        )
         self._runner = runner
         self._model_thread = model_thread
         self._ended = ended

@@ -74,11 +74,16 @@ class Rank:
 
 @asynccontextmanager
 async def served(
-    socket: Path, engine: HashEngine | None = None, rank: int = 0
+    socket: Path, engine: HashEngine | None = None, rank: int = 0, size: int = 2
 ) -> AsyncIterator[Rank]:
     engine = engine or HashEngine()
     description = shard_pb2.DescribeResponse(
-        protocol_version=1, epoch=3, rank=rank, plans_in_flight=2, tokenizer_json=b"{}"
+        protocol_version=1,
+        epoch=3,
+        rank=rank,
+        tensor_parallel_size=size,
+        plans_in_flight=2,
+        tokenizer_json=b"{}",
     )
     ended: asyncio.Future[StreamEnd] = asyncio.get_running_loop().create_future()
     model_thread = ThreadPoolExecutor(1)
@@ -186,6 +191,17 @@ def test_a_plan_is_accepted_before_it_runs_and_then_answered(socket: Path) -> No
             assert frames.unpacked(second.row_token_counts) == (1, 1)
             assert (first.first_step, first.final) == (0, False)
             assert (second.first_step, second.final) == (1, True)
+
+    run(test)
+
+
+def test_a_rank_alone_in_its_group_sends_results_only(socket: Path) -> None:
+    async def test() -> None:
+        async with served(socket, size=1) as rank:
+            call = rank.execute()
+            await call.write(frames.hello())
+            await call.write(frames.plan(1, slots=(4,)))
+            assert (await read(call, "result")).result.final
 
     run(test)
 

@@ -66,7 +66,8 @@ class Life:
             self._running = asyncio.create_task(
                 self._simulation.run(self._report, self._fail, self._fail_sequence)
             )
-        stream = RankStream(rank, self.epoch, self._simulation, self.table, self._take)
+        size = self._rank_count
+        stream = RankStream(rank, size, self.epoch, self._simulation, self.table, self._take)
         self.streams[rank] = stream
         return stream
 

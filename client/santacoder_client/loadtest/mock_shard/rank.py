@@ -47,9 +47,16 @@ class RankStream:
     """A rank's side of a stream that has said hello."""
 
     def __init__(
-        self, rank: int, epoch: int, simulation: Simulation, table: SlotTable, take: TakePlan
+        self,
+        rank: int,
+        size: int,
+        epoch: int,
+        simulation: Simulation,
+        table: SlotTable,
+        take: TakePlan,
     ) -> None:
         self._rank = rank
+        self._size = size
         self._epoch = epoch
         self._simulation = simulation
         self._table = table
@@ -139,8 +146,9 @@ class RankStream:
         self._frames.update(frame)
         digest = self._frames.digest()
         self._accepted[plan.number] = digest
-        accepted = shard_pb2.PlanAccepted(plan_number=plan.number, digest=digest)
-        self._post(shard_pb2.ExecuteResponse(accepted=accepted))
+        if self._size > 1:
+            accepted = shard_pb2.PlanAccepted(plan_number=plan.number, digest=digest)
+            self._post(shard_pb2.ExecuteResponse(accepted=accepted))
         self._take(plan)
 
     def _digest(self, outcome: Outcome) -> bytes:
