@@ -118,8 +118,8 @@ def load_of(arguments: argparse.Namespace) -> Load:
 
 def _check_size(load: Load) -> Load:
     """The same, if a machine can keep a record of every request. Raises UsageError."""
-    rates = (load.per_second or 0.0, load.end_per_second or 0.0)
-    rates += tuple(step.per_second for step in load.steps)
+    steps = (step.per_second for step in load.steps)
+    rates = (load.per_second or 0.0, load.end_per_second or 0.0, *steps)
     most = max(rates) * load.phases.sending_seconds
     if most > MOST_REQUESTS:
         raise UsageError(

@@ -9,14 +9,10 @@ import asyncio
 import errno
 import json
 import os
-import shlex
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,17 +20,11 @@ from typing import Any
 
 import grpc
 import pytest
+from load_commands import ENOUGH, PATIENCE_SECONDS, SHORT, command_line, result_at, run, wait_for
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client.loadtest.__main__ import main
 from santacoder_client.testing import Answer, Failure, FakeRouter
-
-MODULE = [sys.executable, "-m", "santacoder_client.loadtest"]
-SHORT = "--rate 50 --arrival constant --warm-up 0s --duration 300ms --cool-down 0s --workers 1"
-ENOUGH = 10
-"""Requests after which some have been answered: a user of a closed loop waits for each."""
-PATIENCE_SECONDS = 60.0
-"""Far above what anything here takes; only a hang reaches it."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,25 +40,8 @@ def router() -> Iterator[FakeRouter]:
         yield router
 
 
-def run(router: FakeRouter, command: str) -> int:
-    return main(["run", "--target", router.target, *shlex.split(command)])
-
-
-def result_at(path: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(path.read_text())
-    assert result["schema"] == "santacoder-load/1"
-    return result
-
-
 def no_traces(folder: Path, *expected: str) -> None:
     assert sorted(os.listdir(folder)) == sorted(expected), "a half-written file was left"
-
-
-def wait_for(count: int, requests: Sequence[pb.CompletionRequest]) -> None:
-    until = time.monotonic() + PATIENCE_SECONDS
-    while len(requests) < count:
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_every_request_option_reaches_the_server(router: FakeRouter) -> None:
@@ -198,18 +171,6 @@ def test_a_server_that_dies_half_way_is_1_with_what_was_measured(
     no_traces(here, "r.json")
 
 
-@contextmanager
-def command_line(
-    *argv: str, before: tuple[str, ...] = (), **how: Any
-) -> Iterator[subprocess.Popen[str]]:
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-    with subprocess.Popen([*before, *MODULE, *argv], text=True, **how) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("load", ["run --concurrency 1", "sweep --concurrencies 1,2"])
 def test_ctrl_c_is_130_and_keeps_what_was_measured(
     load: str, router: FakeRouter, here: Path
@@ -261,36 +222,6 @@ def test_a_full_disk_is_1_and_leaves_no_half_of_a_file(router: FakeRouter, here:
     assert all(not name.startswith(".") for name in os.listdir(here))
 
 
-def test_nobody_who_reads_is_no_failure(router: FakeRouter) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    argv = ("run", "--target", router.target, *SHORT.split())
-    with command_line(*argv, stdout=writer) as process:
-        os.close(writer)
-        _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0
-    assert "Traceback" not in told and "BrokenPipe" not in told
-
-
-def test_closed_standard_streams_are_no_failure(router: FakeRouter, here: Path) -> None:
-    argv = ("run", "--target", router.target, *SHORT.split(), "--output", "r.json")
-    with command_line(*argv, before=("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")) as process:
-        process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0
-    assert result_at(here / "r.json")["outcomes"]["ok"] == len(router.requests)
-
-
-def test_a_standard_output_that_is_full_is_1_and_the_files_are_written(
-    router: FakeRouter, here: Path
-) -> None:
-    argv = ("run", "--target", router.target, *SHORT.split(), "--output", "r.json")
-    with open("/dev/full", "w") as full, command_line(*argv, stdout=full) as process:
-        _, told = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 1
-    assert told.splitlines()[-1] == "error: standard output: No space left on device"
-    assert result_at(here / "r.json")["outcomes"]["ok"] > 0
-
-
 def test_a_threshold_missed_is_6_and_shows_which(
     router: FakeRouter, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,59 +249,3 @@ def test_a_machine_without_room_for_workers_is_1_in_one_line(
     assert run(router, SHORT) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: this machine: ") and "Too many open files" in line
-
-
-@pytest.mark.parametrize("variable", [{"TERM": "dumb"}, {"NO_COLOR": "1"}])
-def test_a_terminal_without_colours_gets_none_at_any_width(
-    router: FakeRouter, variable: dict[str, str]
-) -> None:
-    shown, status = on_terminal(router, {"TERM": "xterm-256color", **variable}, columns=20)
-    assert status == 0
-    assert b"Traceback" not in shown
-    assert not coloured(shown), shown
-    if variable.get("TERM") == "dumb":
-        assert b"\x1b" not in shown
-
-
-def coloured(shown: bytes) -> bool:
-    """Whether a colour was set: SGR 30 to 49, or 90 to 107."""
-    for part in shown.split(b"\x1b[")[1:]:
-        codes, end, _ = part.partition(b"m")
-        numbers = codes.split(b";")
-        if end and all(number.isdigit() for number in numbers):
-            colours = [int(number) for number in numbers]
-            if any(30 <= colour <= 49 or 90 <= colour <= 107 for colour in colours):
-                return True
-    return False
-
-
-def on_terminal(
-    router: FakeRouter, variables: dict[str, str], columns: int
-) -> tuple[bytes, int | None]:
-    """What a run shows on a terminal of its own, and its exit status."""
-    import fcntl
-    import struct
-    import termios
-
-    screen, terminal = os.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    argv = ("run", "--target", router.target, *SHORT.split())
-    shown = b""
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
-    }
-    ends: dict[str, Any] = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    with command_line(*argv, env={**environment, **variables}, **ends) as process:
-        os.close(terminal)
-        while part := _read(screen):
-            shown += part
-        process.wait(timeout=PATIENCE_SECONDS)
-    os.close(screen)
-    return shown, process.returncode
-
-
-def _read(screen: int) -> bytes:
-    try:
-        return os.read(screen, 65536)
-    except OSError:  # how Linux tells that the other end is closed
-        return b""

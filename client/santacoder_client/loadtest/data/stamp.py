@@ -13,7 +13,7 @@ DATA_VERSION = 1
 def stamp_of(
     name: str, options: Mapping[str, object], contents: Iterable[tuple[str, bytes]] = ()
 ) -> str:
-    """Over the version, the name, the options with their seed, and every file's name and bytes, in order."""
+    """Over version, name, options with their seed, and every file's name and bytes, in order."""
     stamp = hashlib.sha256()
     head = json.dumps([DATA_VERSION, name, dict(options)], sort_keys=True, ensure_ascii=True)
     _add(stamp, head.encode())
