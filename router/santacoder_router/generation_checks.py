@@ -36,9 +36,12 @@ SAMPLING_RANGES = MappingProxyType(
 
 
 def check_sampling(
-    checks: FieldChecks, message: inference_pb2.Sampling, draw_seed: Callable[[], int]
+    checks: FieldChecks, request: inference_pb2.CompletionRequest, draw_seed: Callable[[], int]
 ) -> SamplingParameters:
     """Every sampling option but the biases. `draw_seed` is called where there is no seed."""
+    if not request.HasField("sampling"):
+        return SamplingParameters(seed=draw_seed())
+    message = request.sampling
 
     def number(name: str, value: float) -> float:
         return checks.number(f"sampling.{name}", value, SAMPLING_RANGES[name])

@@ -82,7 +82,7 @@ def normalise(
         request_id=_request_id(checks, request, draw_request_id),
         prompt=check_prompt(checks, request, limits, keep_nearest),
         keep_nearest=keep_nearest,
-        sampling=generation_checks.check_sampling(checks, sampling, draw_seed),
+        sampling=generation_checks.check_sampling(checks, request, draw_seed),
         logit_bias=generation_checks.check_logit_bias(checks, sampling, limits),
         max_new_tokens=generation_checks.check_max_new_tokens(checks, stopping, limits),
         min_new_tokens=generation_checks.check_min_new_tokens(checks, stopping, limits),
