@@ -7,7 +7,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt proto/build_hook.py $(wildcard pr
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check proto bench clean wheel-test stage demo-train demo-evaluate
+.PHONY: help demo serve test check proto bench bench-router clean wheel-test stage demo-train demo-evaluate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
 
 bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 40 s)
+	$(BIN)/python benchmarks/router.py $(ARGS)
 
 wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")
 	tests/wheel_test.sh "$(CURDIR)/$(BIN)/python" $(or $(strip $(PYTHONS)),$(PYTHON))
