@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from santacoder_client.loadtest.bootstrap import Sample, percentile_change
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.metrics import METRICS
-from santacoder_client.loadtest.percentiles import BATCH_COUNT, QUANTILES
+from santacoder_client.loadtest.percentiles import BATCH_COUNT, QUANTILES, share_effect
 from santacoder_client.loadtest.result import Figure, PointResult, Result
 from santacoder_client.loadtest.significance import (
     Change,
@@ -37,8 +39,12 @@ def changes_between(
     if (before.sweep is None) != (after.sweep is None):
         raise UsageError("compare: one is a sweep; got the other; allowed two of a kind")
     if before.sweep is None or after.sweep is None:
-        changes = [*_latencies(before.figures, after.figures, samples), *_shares(before, after)]
-        return (*changes, *_rates(before, after))
+        return (
+            *_latencies(before.figures, after.figures, samples),
+            *_errors(before, after),
+            *_goodputs(before, after, _goodput_effects(before, after, samples)),
+            *_rates(before, after),
+        )
     later = {point.value: point.result for point in after.sweep.points}
     word = before.sweep.variable
     return tuple(
@@ -51,7 +57,9 @@ def changes_between(
 
 def _of_point(prefix: str, before: PointResult, after: PointResult) -> Iterator[Change]:
     yield from _latencies(before.figures, after.figures, None, prefix)
-    yield from _shares(before, after, prefix)
+    # Of a point there is no timeline: how its failures came together is not known.
+    yield from _pair(f"{prefix}errors.share", "share", False, _failed(before), _failed(after))
+    yield from _goodputs(before, after, {}, prefix)
 
 
 def _latencies(
@@ -87,25 +95,75 @@ def _by_intervals(name: str, before: Figure, after: Figure, at: str) -> Change |
     )
 
 
-def _shares(
-    before: Result | PointResult, after: Result | PointResult, prefix: str = ""
-) -> Iterator[Change]:
-    early, late = before.outcomes, after.outcomes
-    failed = (
-        share_estimate(early.failed, early.ok + early.failed),
-        share_estimate(late.failed, late.ok + late.failed),
+def _errors(before: Result, after: Result) -> Iterator[Change]:
+    effects = []
+    for each in (before, after):
+        failed, finished = _stretches(each, "failed"), _stretches(each, "finished")
+        effects.append(_share_effect(failed, finished))
+    # What failed together once would have done so the other time, had it failed.
+    effect = max(effects)
+    yield from _pair(
+        "errors.share", "share", False, _failed(before, effect), _failed(after, effect)
     )
-    yield from _pair(f"{prefix}errors.share", "share", False, *failed)
+
+
+def _failed(each: Result | PointResult, effect: float = 1.0) -> Estimate | None:
+    outcomes = each.outcomes
+    return share_estimate(outcomes.failed, outcomes.ok + outcomes.failed, effect)
+
+
+def _share_effect(failed: list[float], finished: list[float]) -> float:
+    counts = np.array(failed)
+    return share_effect(counts, counts + np.array(finished))
+
+
+def _goodput_effects(
+    before: Result, after: Result, samples: tuple[Samples, Samples] | None
+) -> dict[str, float]:
+    """By SLO, how many requests weigh no more than one that is independent."""
+    effects = {}
+    for slo in {each.slo for each in before.goodput}:
+        name = goodput_name(slo)
+        if samples is not None and all(name in each for each in samples):
+            effects[slo] = max(_sample_effect(each[name]) for each in samples)
+        else:
+            # Unknown; at the worst, those of one second all share its fate.
+            seconds = [max(1.0, each.window.end - each.window.begin) for each in (before, after)]
+            due = [_due(each) for each in (before, after)]
+            effects[slo] = max(1.0, *(d / s for d, s in zip(due, seconds, strict=True)))
+    return effects
+
+
+def goodput_name(slo: str) -> str:
+    """What the goodput of an SLO is called."""
+    return f"goodput {slo}"
+
+
+def _sample_effect(sample: Sample) -> float:
+    totals = np.bincount(sample.batches, minlength=1)
+    return share_effect(np.bincount(sample.batches, sample.values, len(totals)), totals)
+
+
+def _due(each: Result | PointResult) -> int:
+    return each.outcomes.ok + each.outcomes.failed + each.outcomes.unsent
+
+
+def _goodputs(
+    before: Result | PointResult,
+    after: Result | PointResult,
+    effects: Mapping[str, float],
+    prefix: str = "",
+) -> Iterator[Change]:
     known = {each.slo: each.share for each in after.goodput}
-    due = [each.ok + each.failed + each.unsent for each in (early, late)]
     for each in before.goodput:
         share = known.get(each.slo)
         if each.share is not None and share is not None:
-            good = (
-                share_estimate(each.share * due[0], due[0]),
-                share_estimate(share * due[1], due[1]),
-            )
-            yield from _pair(f"{prefix}goodput {each.slo}", "share", True, *good)
+            shares, effect = (each.share, share), effects.get(each.slo, 1.0)
+            estimates = [
+                share_estimate(value * due, due, effect)
+                for value, due in zip(shares, (_due(before), _due(after)), strict=True)
+            ]
+            yield from _pair(f"{prefix}{goodput_name(each.slo)}", "share", True, *estimates)
 
 
 def _rates(before: Result, after: Result) -> Iterator[Change]:

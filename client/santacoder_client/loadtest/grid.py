@@ -26,3 +26,16 @@ def grid(
     for row in rows:
         table.add_row(*(Text(plain(row[place])) for place in places))
     return table
+
+
+def fitted(
+    head: Sequence[str], rows: Iterable[Sequence[str]], width: int, place: int
+) -> list[list[str]]:
+    """The rows, with one column as narrow as the others make it, which must not be cut."""
+    texts = [[plain(cell) for cell in row] for row in rows]
+    columns = [column for at, column in enumerate(zip(head, *texts, strict=True)) if at != place]
+    room = max(1, width - sum(max(map(len, column)) + 1 for column in columns))
+    for row in texts:
+        if len(row[place]) > room:
+            row[place] = row[place][: room - 1] + "~"
+    return texts

@@ -80,18 +80,21 @@ def interpolated(ordered: Floats, quantile: float) -> float:
 
 
 def design_effect(ordered: Floats, batches: Integers, value: float) -> float:
-    """How many values weigh no more than one that is independent; at least 1."""
-    totals = np.bincount(batches, minlength=1).astype(np.float64)
-    filled = int((totals > 0).sum())
-    count = len(ordered)
+    """How many values weigh no more than one that is independent, in the share up to `value`."""
     below_count = int(np.searchsorted(ordered, value, side="right"))
-    share = below_count / count
+    totals = np.bincount(batches, minlength=1)
+    return share_effect(np.bincount(batches[:below_count], minlength=len(totals)), totals)
+
+
+def share_effect(counts: Integers, totals: Integers) -> float:
+    """The design effect of a share that was counted in stretches; at least 1."""
+    filled, total = int((totals > 0).sum()), int(totals.sum())
+    share = float(counts.sum()) / total if total else 0.0
     if filled < 2 or not 0 < share < 1:
         return 1.0
-    below = np.bincount(batches[:below_count], minlength=len(totals))
-    residuals = below - share * totals
+    residuals = counts - share * totals
     between = float((residuals**2).sum()) * filled / (filled - 1)
-    return max(1.0, between / (count * share * (1 - share)))
+    return max(1.0, between / (total * share * (1 - share)))
 
 
 def ranks(count: int, quantile: float, effect: float) -> tuple[int | None, int | None]:

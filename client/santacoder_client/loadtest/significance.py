@@ -1,7 +1,8 @@
 """Whether two measured values differ by more than noise. Knows numbers, no metrics and no files.
 
 Of each value there is an estimate with a 95 % interval. The interval of the difference is MOVER's
-(Zou & Donner 2008), which keeps the two tails apart. Where many values are compared at once, one in
+(Zou & Donner 2008), which keeps the two tails apart; of times and rates it is taken of their
+logarithms, for these differ by factors. Where many values are compared at once, one in
 20 would differ by chance, so the differences are judged together by Holm's rule (1979): of 20
 comparisons of equal runs, 19 show no difference at all. What a single run cannot know, another
 day's machine, is in none of this: that is what `least_effect` is for.
@@ -59,11 +60,15 @@ class Change:
     @property
     def chance(self) -> float:
         """How likely so large a difference is between equals (two-sided)."""
-        difference = self.after - self.before
+        low, difference, high = self.low, self.after - self.before, self.high
+        if self.unit != "share" and min(self.before, self.after) > 0:
+            low, difference, high = (
+                _logarithm(1 + each / self.before) for each in (low, difference, high)
+            )
         if not difference:
             return 1.0
         # The tail on the side of 0 is what keeps 0 apart from the difference.
-        tail = difference - self.low if difference > 0 else self.high - difference
+        tail = difference - low if difference > 0 else high - difference
         return math.erfc(Z * abs(difference) / tail / math.sqrt(2)) if tail > 0 else 0.0
 
 
@@ -79,17 +84,24 @@ def change_between(
     name: str, unit: Unit, higher_is_better: bool, before: Estimate, after: Estimate
 ) -> Change:
     """The change from one estimate to an independent other one."""
-    difference = after.value - before.value
-    below = math.hypot(_down(after), _up(before))
-    above = math.hypot(_up(after), _down(before))
+    ends = [each for each in (before.low, after.low) if each is not None]
+    if unit != "share" and min(before.value, after.value, *ends) > 0:
+        early, late = _of_logarithm(before), _of_logarithm(after)
+        below, above = _mover(early, late)
+        factors = (math.exp(late.value - early.value + each) for each in (-below, above))
+        low, high = (before.value * (factor - 1) if factor else -math.inf for factor in factors)
+    else:
+        below, above = _mover(before, after)
+        difference = after.value - before.value
+        low, high = difference - below, difference + above
     return Change(
         name=name,
         unit=unit,
         higher_is_better=higher_is_better,
         before=before.value,
         after=after.value,
-        low=difference - below,
-        high=difference + above,
+        low=low,
+        high=high,
     )
 
 
@@ -109,11 +121,15 @@ def is_regression(judged: Judged, least_effect: float) -> bool:
     return judged.verdict == "worse" and (effect is None or abs(effect) >= least_effect)
 
 
-def share_estimate(count: float, total: float) -> Estimate | None:
-    """A share with Wilson's interval (1927); None of nothing."""
+def share_estimate(count: float, total: float, effect: float = 1.0) -> Estimate | None:
+    """A share with Wilson's interval (1927); None of nothing.
+
+    `effect` is how many of what was counted weigh no more than one that is independent.
+    """
     if total <= 0:
         return None
     share = count / total
+    total /= effect
     middle = (share + Z * Z / (2 * total)) / (1 + Z * Z / total)
     half = Z * math.sqrt(share * (1 - share) / total + Z * Z / (4 * total * total))
     half /= 1 + Z * Z / total
@@ -161,6 +177,21 @@ def _student(freedom: int) -> float:
     second = ((5 * z2 + 16) * z2 + 3) / (96 * freedom**2)
     third = (((3 * z2 + 19) * z2 + 17) * z2 - 15) / (384 * freedom**3)
     return Z * (1 + first + second + third)
+
+
+def _mover(before: Estimate, after: Estimate) -> tuple[float, float]:
+    """How far the interval of after - before reaches below and above the difference."""
+    below = math.hypot(_down(after), _up(before))
+    return below, math.hypot(_up(after), _down(before))
+
+
+def _of_logarithm(estimate: Estimate) -> Estimate:
+    low, high = (None if each is None else math.log(each) for each in (estimate.low, estimate.high))
+    return Estimate(math.log(estimate.value), low, high)
+
+
+def _logarithm(factor: float) -> float:
+    return math.log(factor) if factor > 0 else -math.inf
 
 
 def _down(estimate: Estimate) -> float:

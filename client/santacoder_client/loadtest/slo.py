@@ -100,15 +100,26 @@ def goodputs(
 def _goodput(
     columns: Columns, values: Mapping[str, Floats], inside: Booleans, seconds: float, slo: Slo
 ) -> Goodput:
-    met = inside & met_by(columns, values, slo)
-    missed = inside & ~met & (_fallen(columns) | _too_late(columns, slo))
-    met_count, missed_count = int(met.sum()), int(missed.sum())
-    counted = met_count + missed_count
+    met, counted = _met_and_counted(columns, values, slo)
+    met_count, count = int((inside & met).sum()), int((inside & counted).sum())
     return Goodput(
         slo=slo.text,
         per_second=met_count / seconds if seconds else None,
-        share=met_count / counted if counted else None,
+        share=met_count / count if count else None,
     )
+
+
+def met_and_counted(columns: Columns, slos: Sequence[Slo]) -> list[tuple[Booleans, Booleans]]:
+    """Of every SLO: which requests met it, and which could have."""
+    values = _values(columns)
+    return [_met_and_counted(columns, values, slo) for slo in slos]
+
+
+def _met_and_counted(
+    columns: Columns, values: Mapping[str, Floats], slo: Slo
+) -> tuple[Booleans, Booleans]:
+    met = met_by(columns, values, slo)
+    return met, met | _fallen(columns) | _too_late(columns, slo)
 
 
 def met_by(columns: Columns, values: Mapping[str, Floats], slo: Slo) -> Booleans:

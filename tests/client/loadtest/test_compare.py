@@ -17,6 +17,7 @@ from santacoder_client.loadtest.__main__ import main
 from santacoder_client.loadtest.figures import summarize
 from santacoder_client.loadtest.record import RequestRecord
 from santacoder_client.loadtest.result import Outcomes, Result, save
+from santacoder_client.loadtest.slo import parse_slos
 from santacoder_client.loadtest.window import Window
 from santacoder_client.loadtest.writers.requests import write_requests
 
@@ -45,6 +46,7 @@ def test_equal_results_differ_in_nothing(compare: Compare) -> None:
     assert (status, err) == (0, "")
     assert "ttft.p99" in out and "worse" not in out and "better" not in out
     assert all(len(line) <= 80 for line in out.split("\n"))
+    assert "change" in out and out.count(" noise") == len(out.split("\n")) - 3, "no cell is cut"
 
 
 def test_a_slower_server_is_marked_metric_by_metric(compare: Compare) -> None:
@@ -118,7 +120,7 @@ def records(seed: int, slower: float) -> list[RequestRecord]:
 
 def measured(found: list[RequestRecord]) -> Result:
     window = Window.planned(0.0, 30.0, 0.0)
-    summary = summarize(found, window)
+    summary = summarize(found, window, parse_slos(["ttft<1s"]))
     parts = {name: getattr(summary, name) for name in type(summary).__slots__}
     changes: dict[str, Any] = {**parts, "window": window}
     return replace(example_run(), **changes)
@@ -141,6 +143,25 @@ def test_requests_are_drawn_where_they_are_given(compare: Compare, tmp_path: Pat
     write_requests(paths[0], early[:-3])
     status, _, err = compare(before, after, "--requests", *paths)
     assert status == 2 and "of another run" in err
+
+
+def stalled(seed: int) -> list[RequestRecord]:
+    """Requests of which one in forty is slow, all in the same second."""
+    found = records(seed, 1.0)
+    for record in found[600:630]:
+        record.chunks = answered(due=record.scheduled_at, first=5.0).chunks
+    return found
+
+
+def test_one_stall_is_no_proof_of_a_worse_server(compare: Compare, tmp_path: Path) -> None:
+    early, late = records(3, 1.0), stalled(4)
+    paths = [str(tmp_path / "before.jsonl"), str(tmp_path / "after.jsonl")]
+    write_requests(paths[0], early)
+    write_requests(paths[1], late)
+    before, after = measured(early), measured(late)
+    for options in (("--json",), ("--json", "--requests", *paths)):
+        _, out, _ = compare(before, after, *options)
+        assert verdicts(out)["goodput ttft<1s"] == "noise", options
 
 
 @pytest.mark.parametrize("text", ["5", "-5%", "nan%", "1e9%", "%", "5%%", "", "99999%", "\u0665%"])

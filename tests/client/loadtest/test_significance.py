@@ -95,6 +95,22 @@ def test_a_share_has_wilsons_interval(count: int, total: int, low: float, high: 
     assert share_estimate(0, 0) is None
 
 
+def test_what_is_counted_in_clusters_says_less() -> None:
+    alone, together = share_estimate(50, 100), share_estimate(50, 100, effect=10)
+    fewer = share_estimate(5, 10)
+    assert alone is not None and together is not None and fewer is not None
+    assert (together.low, together.high) == (fewer.low, fewer.high) != (alone.low, alone.high)
+
+
+def test_times_differ_by_factors() -> None:
+    slower = change_between("x", "ms", False, Estimate(100, 50, 200), Estimate(10, 5, 20))
+    assert slower.effect == pytest.approx(-0.9)
+    low, high = slower.relative(slower.low), slower.relative(slower.high)
+    assert low is not None and high is not None and -1 < low < -0.9 < high < 0
+    faster = change_between("x", "ms", False, Estimate(10, 5, 20), Estimate(100, 50, 200))
+    assert faster.chance == pytest.approx(slower.chance), "there and back is the same way"
+
+
 @pytest.mark.parametrize(("freedom", "t"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (5, 2.5706)])
 def test_a_mean_of_stretches_has_students_interval(freedom: int, t: float) -> None:
     values = [float(value % 3) for value in range(freedom + 1)]

@@ -9,19 +9,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
 
 from santacoder_client.loadtest.bootstrap import Sample
 from santacoder_client.loadtest.columns import Columns
-from santacoder_client.loadtest.differences import Samples, changes_between, warnings_between
+from santacoder_client.loadtest.differences import (
+    Samples,
+    changes_between,
+    goodput_name,
+    warnings_between,
+)
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.figures import batches_of, samples_ms
-from santacoder_client.loadtest.grid import grid
+from santacoder_client.loadtest.grid import fitted, grid
 from santacoder_client.loadtest.live import plain
 from santacoder_client.loadtest.record import Outcome
 from santacoder_client.loadtest.result import Result, load
-from santacoder_client.loadtest.screen import text_of, wants_colours, width_of
+from santacoder_client.loadtest.screen import bounded, text_of, wants_colours, width_of
 from santacoder_client.loadtest.significance import (
     Change,
     Judged,
@@ -29,6 +35,7 @@ from santacoder_client.loadtest.significance import (
     is_regression,
     judge,
 )
+from santacoder_client.loadtest.slo import met_and_counted, parse_slos
 from santacoder_client.loadtest.values import percentage
 from santacoder_client.loadtest.wording import ABSENT, amount, duration, share
 from santacoder_client.loadtest.writers.requests import read_requests
@@ -104,8 +111,9 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"differences": [_object(each) for each in judged]}))
     else:
-        parts = _screen(judged)
-        sys.stdout.write(text_of(parts, width_of(sys.stdout), wants_colours(sys.stdout)))
+        width = width_of(sys.stdout)
+        parts = _screen(judged, bounded(width))
+        sys.stdout.write(text_of(parts, width, wants_colours(sys.stdout)))
     return _status(judged, arguments.fail_on_regression)
 
 
@@ -119,12 +127,18 @@ def _samples(result: Result, path: str) -> Samples:
     if int((inside & columns.ended_as(Outcome.OK)).sum()) != result.outcomes.ok:
         allowed = f"the {result.outcomes.ok} answers that the result counts"
         raise UsageError(f"--requests: of another run; got {path!r}; allowed {allowed}")
-    return {name: Sample(values, batches[of]) for name, (values, of) in samples.items()}
+    found = {name: Sample(values, batches[of]) for name, (values, of) in samples.items()}
+    slos = parse_slos([each.slo for each in result.goodput])
+    for slo, (met, counted) in zip(slos, met_and_counted(columns, slos), strict=True):
+        chosen = inside & counted
+        found[goodput_name(slo.text)] = Sample(met[chosen].astype(np.float64), batches[chosen])
+    return found
 
 
-def _screen(judged: Sequence[Judged]) -> Iterator[RenderableType]:
+def _screen(judged: Sequence[Judged], width: int) -> Iterator[RenderableType]:
     head = ("metric", "before", "after", "change", "95 % interval", "")
-    table = grid(head, [_row(each) for each in judged], texts=(0, 5))
+    rows = fitted(head, [_row(each) for each in judged], width, 0)
+    table = grid(head, rows, texts=(0, 5))
     for row, each in zip(table.rows, judged, strict=True):
         row.style = STYLES[each.verdict]
     yield table
