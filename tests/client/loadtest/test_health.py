@@ -134,14 +134,17 @@ def metered(work_seconds: float, rest_seconds: float) -> MeterReading:
         return runner.run(run())
 
 
+TRIES = range(5)
+"""A machine that stands still in the second of a measurement spoils that one, not the next too."""
+
+
 def test_a_loop_that_never_rests_is_busy_and_late() -> None:
-    reading = metered(work_seconds=0.03, rest_seconds=0.0)
-    assert reading.busy_share > 0.9
-    assert reading.lag_p99_seconds >= 0.01
+    readings = (metered(work_seconds=0.03, rest_seconds=0.0) for _ in TRIES)
+    assert any(each.busy_share > 0.9 and each.lag_p99_seconds >= 0.01 for each in readings)
 
 
 def test_a_loop_that_waits_is_not_busy() -> None:
-    assert metered(work_seconds=0.0, rest_seconds=0.02).busy_share < 0.5
+    assert any(metered(work_seconds=0.0, rest_seconds=0.02).busy_share < 0.5 for _ in TRIES)
 
 
 def test_one_long_stall_is_not_hidden_by_many_short_waits() -> None:
