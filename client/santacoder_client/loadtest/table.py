@@ -74,11 +74,19 @@ def _headline(result: Result) -> Text:
     text = Text(style="")
     if result.interrupted:
         text.append("interrupted: ", "bold yellow")
+    if result.sweep is not None:
+        text.append(plain(f"at {_recommended(result)}: "))
     for place, (word, style) in enumerate(words):
         text.append(", " if place else "")
         text.append(plain(word), style)
     seconds = result.window.end - result.window.begin
     return text.append(plain(f" (due in {duration(1000 * seconds)}, {_load_name(result)})"), "dim")
+
+
+def _recommended(result: Result) -> str:
+    """The load of a sweep that its summary is of."""
+    rate, users = (result.load.get(name) for name in ("per_second", "concurrency"))
+    return f"{rate:g} a second" if isinstance(rate, float) else f"{users} at once"
 
 
 def _load_name(result: Result) -> str:

@@ -46,6 +46,7 @@ def test_a_run_shows_outcome_latencies_rates_goodput_verdict_thresholds_and_erro
 
 def test_a_sweep_shows_its_points_its_knee_and_its_best() -> None:
     lines = [" ".join(line.split()) for line in table_text(example_sweep()).split("\n")]
+    assert lines[0].startswith("at 40 a second: 1 176 answered")
     assert "56 50 2 400 170 ms 750 ms 12.8 s 40 % 180 server" in lines
     assert "knee at 48 requests per second: 47.8 answered a second" in lines
     assert "ttft<100ms,e2e<2s held up to 44 requests per second; 48 missed it" in lines
