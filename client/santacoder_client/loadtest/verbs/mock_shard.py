@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import math
 import os
+import selectors
 import signal
 import socket
 from pathlib import Path
@@ -132,8 +133,14 @@ def execute(arguments: argparse.Namespace) -> int:
     listen = _addresses(arguments.listen, arguments.ranks)
     tokenizer = _tokenizer(arguments.tokenizer)
     truth = _truth(arguments.truth)
-    asyncio.run(_serve(MockGroup(_options(arguments), tokenizer, truth), listen))
+    with asyncio.Runner(loop_factory=_exact_loop) as runner:
+        runner.run(_serve(_options(arguments), tokenizer, truth, listen))
     return 0
+
+
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    """asyncio rounds the waits of its usual loop up to whole milliseconds; a step may be less."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def _options(arguments: argparse.Namespace) -> MockOptions:
@@ -162,7 +169,10 @@ def _options(arguments: argparse.Namespace) -> MockOptions:
     )
 
 
-async def _serve(group: MockGroup, listen: tuple[str, ...]) -> None:
+async def _serve(
+    options: MockOptions, tokenizer: TokenizerFile, truth: TruthLog | None, listen: tuple[str, ...]
+) -> None:
+    group = MockGroup(options, tokenizer, truth)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
