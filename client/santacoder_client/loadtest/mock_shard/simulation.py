@@ -116,6 +116,8 @@ class Simulation:
         if not len(rows.slots):
             on_outcome(Outcome(plan.number, 0, 0, True, rows.slots, None, 0.0))
             return
+        if not plan.num_steps:
+            raise Violation("rows: without a step")
         if plan.num_steps > 1 and not rows.samples.all():
             raise Violation("lease: a row does not sample")
         await self._sit_out_hang()

@@ -47,6 +47,8 @@ class Rows(NamedTuple):
         )
         if len({len(column) for column in rows}) != 1:
             raise Violation(f"rows: columns of {[len(column) for column in rows]} entries")
+        if len(set(rows.slots.tolist())) != len(rows.slots):
+            raise Violation("rows: a slot twice")
         return rows
 
     @property
@@ -105,7 +107,10 @@ class SlotTable:
 
     def run(self, rows: Rows, num_steps: int) -> Sampled:
         """The rows, so many times. Raises Violation."""
-        slots, ended = rows.slots, self._ended[rows.slots]
+        slots = rows.slots
+        if len(slots) and slots.max() >= self._options.slot_count:
+            raise Violation(f"rows: slot {slots.max()} of {self._options.slot_count}")
+        ended = self._ended[slots]
         first_end = self._computed[slots] + rows.token_counts
         self._check(rows, first_end, ended)
         # The last of the steps for which the granted blocks have room.
@@ -176,8 +181,6 @@ class SlotTable:
 
     def _check(self, rows: Rows, first_end: Integers, ended: Flags) -> None:
         slots = rows.slots
-        if len(slots) and slots.max() >= self._options.slot_count:
-            raise Violation(f"rows: slot {slots.max()} of {self._options.slot_count}")
         for name, broken in (
             ("is empty", ~self._taken[slots]),
             ("runs beyond what is known", ~ended & (first_end > self._known[slots])),
