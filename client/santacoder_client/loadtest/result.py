@@ -312,7 +312,9 @@ def _of_this_schema(value: object) -> object:
     """The same value, if it says that it has our schema: any other complaint would mislead."""
     schema = value.get("schema") if isinstance(value, dict) else None
     if schema != SCHEMA:
-        raise Mismatch(f"schema: not a result of this version; got {schema!r}; allowed {SCHEMA!r}")
+        raise Mismatch(
+            f"schema: not a result of this version; got {schema!r:.64}; allowed {SCHEMA!r}"
+        )
     return value
 
 

@@ -16,6 +16,8 @@ Read = Callable[[object, str], Any]
 """Gives the typed value of a JSON value, or raises Mismatch. The string is the value's place."""
 
 SHOWN_CHARACTERS = 64
+INTEGER_MAX = 2**1000
+"""Beyond it lies no float."""
 
 
 class Mismatch(Exception):
@@ -135,18 +137,19 @@ def _plain_reader(kind: type) -> Read:
 
     def read(value: object, place: str) -> Any:
         # In Python true is an integer; here it is not.
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind is float and numeric and math.isfinite(value):  # type: ignore[arg-type]
-            return float(value)  # type: ignore[arg-type]
-        if kind is not float and type(value) is kind:
+        if type(value) is kind and (kind is not float or math.isfinite(value)):  # type: ignore[arg-type]
             return value
+        if kind is float and type(value) is int and abs(value) <= INTEGER_MAX:
+            return float(value)
         raise _mismatch(place, f"not {allowed}", value, allowed)
 
     return read
 
 
 def _below(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+    # A name may be anything that JSON can write.
+    shown = name if name.isprintable() and len(name) <= SHOWN_CHARACTERS else f"{name!r:.64}"
+    return f"{place}.{shown}" if place else shown
 
 
 def _mismatch(place: str, wrong: str, value: object, allowed: str) -> Mismatch:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client.loadtest.example_result import example_run, example_sweep
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from santacoder_client.loadtest.errors import LoadTestError, UsageError
 from santacoder_client.loadtest.result import Result, from_text, load, save, to_text
@@ -41,6 +44,8 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
     ("change", "complaint"),
     [
         (lambda v: v.pop("rates"), "rates: missing"),
+        (lambda v: v.update({"x\n" * 99: 1}), "'x\\nx"),
+        (lambda v: v["environment"].update({"x\n": 1}), ""),
         (lambda v: v.update(colour=1), "colour: unknown name; got 'colour'; allowed schema, "),
         (lambda v: v["outcomes"].update(ok="12"), "outcomes.ok: not an integer; got '12'"),
         (lambda v: v["outcomes"].update(ok=True), "outcomes.ok: not an integer; got True"),
@@ -56,6 +61,10 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         ),
         (lambda v: v["timeline"][3].update(failed=2.0), "timeline[3].failed: not an integer"),
         (lambda v: v.update(schema="santacoder-load/9"), "schema: not a result of this version"),
+        (
+            lambda v: v["rates"].update(offered_per_second=10**400),
+            "rates.offered_per_second: not a",
+        ),
         (lambda v: v["data"].update(sha256="x" * 900), ""),
     ],
 )
@@ -139,3 +148,34 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(LoadTestError, match="not written: No such file"):
         write_whole(tmp_path / "none" / "r.json", "x")
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+NAMES = st.text(max_size=3)
+JSON = PLAIN | st.lists(PLAIN, max_size=2) | st.dictionaries(NAMES, PLAIN, max_size=2)
+
+
+SMALL = to_text(replace(example_run(), timeline=example_run().timeline[:1], histograms={}))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), JSON)
+def test_a_result_with_anything_anywhere_is_read_or_refused_in_one_line(
+    data: st.DataObject, strange: object
+) -> None:
+    whole = json.loads(SMALL)
+    part = whole
+    while True:
+        keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+        key = data.draw(st.sampled_from(keys))
+        inner = part[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            break
+        part = inner
+    part[key] = strange
+    try:
+        result = from_text(json.dumps(whole), "r.json")
+    except UsageError as error:
+        assert "\n" not in str(error) and len(str(error)) < 400
+    else:
+        assert from_text(to_text(result), "r.json") == result
