@@ -51,9 +51,12 @@ def listening_addresses() -> list[str]:
     return addresses
 
 
-def generations(parallel: Parallel, folder: Path) -> dict[str, Any]:
-    """The same plans on the checkpoints of both attention kinds; see `generate`."""
-    return {name: generate(parallel, folder / name) for name in LAYOUT_FOLDERS}
+def everything(parallel: Parallel, folder: Path) -> dict[str, Any]:
+    """The collectives, and at sizes that divide the heads the plans on both attention kinds."""
+    results = {"collectives": collectives(parallel, folder)}
+    if parallel.size != 3:
+        results |= {name: generate(parallel, folder / name) for name in LAYOUT_FOLDERS}
+    return results
 
 
 def generate(parallel: Parallel, checkpoint_folder: Path) -> dict[str, Any]:

@@ -56,11 +56,11 @@ def assert_same_bits(linear: Linear, rows: torch.Tensor, counts: Iterator[int]) 
 
 
 def row_counts(out_size: int, in_size: int) -> Iterator[int]:
-    """Every count for small shapes; for large ones up to 40, and near powers of two."""
-    if out_size * in_size < 200_000:
-        return iter(range(1, MOST_ROWS - 3))
-    near_powers = [power + offset for power in (64, 128, 256) for offset in (-1, 0, 1)]
-    return iter([*range(1, 41), *near_powers, 300, 509])
+    """The first ones, more of them for small shapes, and those near the places of a change."""
+    is_small = out_size * in_size < 200_000
+    places = (64, 128, 192, 256, 384) if is_small else (64, 128, 256)
+    near_places = [place + offset for place in places for offset in (-1, 0, 1)]
+    return iter([*range(1, 131 if is_small else 41), *near_places, 300, 509])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from parallel_jobs import (
-    collectives,
+    everything,
     generate,
-    generations,
     lose_a_peer,
     order_sensitive_parts,
     wait_for_a_silent_peer,
@@ -44,8 +43,8 @@ def one_rank(checkpoints: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def by_size(checkpoints: Path) -> dict[int, list[dict[str, Any]]]:
     results = {}
-    for size in SIZES:
-        results[size] = run_on_ranks(generations, size, checkpoints)
+    for size in (*SIZES, 3):
+        results[size] = run_on_ranks(everything, size, checkpoints)
         (checkpoints / "rendezvous").unlink(missing_ok=True)
     return results
 
@@ -91,9 +90,9 @@ def test_rank_0_alone_decides_the_step_that_ends_a_lease(
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_collectives_sum_in_a_tree_gather_to_rank_0_and_stay_on_loopback(
-    tmp_path: Path, size: int
+    by_size: dict[int, list[dict[str, Any]]], size: int
 ) -> None:
-    results = run_on_ranks(collectives, size, tmp_path)
+    results = [rank["collectives"] for rank in by_size[size]]
     parts = list(order_sensitive_parts(size))
     tree = {
         2: lambda: parts[0] + parts[1],
