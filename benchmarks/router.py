@@ -71,7 +71,7 @@ def main() -> None:
     options = _parser().parse_args()
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="santacoder-bench-") as folder:
-        figures = _measure(options, folder)
+        figures = asyncio.run(_measure(options, folder))
     facts: dict[str, object] = {
         "command": " ".join(["python", *sys.argv]),
         "cores": len(os.sched_getaffinity(0)),
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(options: argparse.Namespace, folder: str) -> list[Figure]:
+async def _measure(options: argparse.Namespace, folder: str) -> list[Figure]:
     parts = options.only or PARTS
     shard_flags = (
         f"--listen=unix:{folder}/shard",
@@ -112,11 +112,11 @@ def _measure(options: argparse.Namespace, folder: str) -> list[Figure]:
     ):
         servers = Servers(router, shard, front)
         if "streaming" in parts:
-            figures += asyncio.run(_streaming(servers, options.seconds, options.clients))
+            figures += await _streaming(servers, options.seconds, options.clients)
         if "unary" in parts:
-            figures += asyncio.run(_unary(servers, options.seconds))
+            figures += await _unary(servers, options.seconds)
         if "first-token" in parts:
-            figures += asyncio.run(_first_token(servers, options.seconds))
+            figures += await _first_token(servers, options.seconds)
     return figures
 
 

@@ -1,4 +1,8 @@
-"""Clients that cost little: raw bytes over grpc.aio, read when the measuring is over."""
+"""Clients that cost little: raw bytes over grpc.aio, read when the measuring is over.
+
+Not the load tester's: its figures are of requests that were due in the window, and a ceiling wants
+every piece that came in it, whoever had asked before.
+"""
 
 from __future__ import annotations
 
