@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 import structlog
+import uvloop
 
 from santacoder_router.config import RouterConfig, parse_arguments
 from santacoder_router.faults import Log
@@ -35,7 +36,9 @@ def main() -> None:
     """The command."""
     config = parse_arguments(sys.argv[1:])
     log = make_log(config.log_level)
-    sys.exit(asyncio.run(run(config, log)))
+    # asyncio's own loop is a tenth slower over a whole request.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(run(config, log)))
 
 
 async def run(config: RouterConfig, log: Log) -> int:

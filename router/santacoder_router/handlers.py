@@ -7,7 +7,6 @@ no method's meaning. A handler never ends the process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn, TypeAlias, TypeVar
@@ -25,6 +24,8 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 RequestT = TypeVar("RequestT", bound=Message)
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 
 class Call:
@@ -76,10 +77,12 @@ class Handlers:
     ) -> None:
         """A method with one request and one response."""
 
+        async def work(data: bytes, call: Call) -> bytes:
+            response = await answer(parse(request_type, data), call)
+            return response.SerializeToString()
+
         async def handle(data: bytes, context: Context) -> bytes:
-            async with self._mapped(method, context) as call:
-                response = await answer(parse(request_type, data), call)
-                return response.SerializeToString()
+            return await self._mapped(method, context, work, data)
 
         self._methods[method] = grpc.unary_unary_rpc_method_handler(handle)
 
@@ -91,9 +94,11 @@ class Handlers:
     ) -> None:
         """A method with one request, whose responses `answer` writes to the call."""
 
+        async def work(data: bytes, call: Call) -> None:
+            await answer(parse(request_type, data), call)
+
         async def handle(data: bytes, context: Context) -> None:
-            async with self._mapped(method, context) as call:
-                await answer(parse(request_type, data), call)
+            await self._mapped(method, context, work, data)
 
         self._methods[method] = grpc.unary_stream_rpc_method_handler(handle)
 
@@ -109,9 +114,11 @@ class Handlers:
             async for data in requests:
                 yield parse(request_type, data)
 
+        async def work(requests: AsyncIterator[bytes], call: Call) -> None:
+            await answer(parsed(requests), call)
+
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
-            async with self._mapped(method, context) as call:
-                await answer(parsed(requests), call)
+            await self._mapped(method, context, work, requests)
 
         self._methods[method] = grpc.stream_stream_rpc_method_handler(handle)
 
@@ -119,12 +126,18 @@ class Handlers:
         """What a grpc.aio server is to be given."""
         return grpc.method_handlers_generic_handler(self._service, self._methods)
 
-    @contextlib.asynccontextmanager
-    async def _mapped(self, method: str, context: Context) -> AsyncIterator[Call]:
+    async def _mapped(
+        self,
+        method: str,
+        context: Context,
+        work: Callable[[InputT, Call], Awaitable[OutputT]],
+        given: InputT,
+    ) -> OutputT:
+        """Does the work; every way in which it may end is counted and told."""
         call = Call(context)
         # Counted before the caller hears of it: whoever has an answer finds it in the metrics.
         try:
-            yield call
+            output = await work(given, call)
         except asyncio.CancelledError:
             self._count(method, grpc.StatusCode.CANCELLED)
             raise
@@ -135,8 +148,8 @@ class Handlers:
             self._count(method, grpc.StatusCode.INTERNAL)
             fault = internal_error(self._log, f"{method} failed", cause)
             await _abort(context, fault, call.request_id)
-        else:
-            self._count(method, grpc.StatusCode.OK)
+        self._count(method, grpc.StatusCode.OK)
+        return output
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
         self._metrics.requests.labels(method, code.name).inc()

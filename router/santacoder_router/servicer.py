@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 import grpc
 
 from santacoder.inference.v1 import inference_pb2
@@ -15,6 +12,7 @@ from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
 from santacoder_router.session import SessionServicer
+from santacoder_router.validation import ValidRequest
 
 SERVICE_NAME = "santacoder.inference.v1.CompletionService"
 
@@ -29,30 +27,31 @@ class CompletionServicer:
         self, request: inference_pb2.CompleteRequest, call: Call
     ) -> inference_pb2.CompleteResponse:
         """One request, one answer."""
-        async with self._running(request.completion, call) as generation:
+        valid, generation = await self._start(request.completion, call)
+        try:
             return await generation.answer()
+        finally:
+            self._intake.release(valid, generation)
 
     async def stream_complete(
         self, request: inference_pb2.StreamCompleteRequest, call: Call
     ) -> None:
         """One request, its answer in pieces."""
-        async with self._running(request.completion, call) as generation:
+        valid, generation = await self._start(request.completion, call)
+        try:
             async for event in generation.events():
                 await call.write(inference_pb2.StreamCompleteResponse(event=event))
+        finally:
+            self._intake.release(valid, generation)
 
-    @contextlib.asynccontextmanager
-    async def _running(
+    async def _start(
         self, message: inference_pb2.CompletionRequest, call: Call
-    ) -> AsyncIterator[Generation]:
+    ) -> tuple[ValidRequest, Generation]:
+        """To be released however the RPC ends, also by the client's cancel or disappearance."""
         remaining_seconds = call.remaining_seconds()
         valid = self._intake.check(message, call.request_id)
         call.request_id = valid.request_id
-        generation = await self._intake.start(valid, remaining_seconds)
-        try:
-            yield generation
-        finally:
-            # However the RPC ends, also by the client's cancel or its disappearance.
-            self._intake.release(valid, generation)
+        return valid, await self._intake.start(valid, remaining_seconds)
 
 
 def completion_handler(

@@ -7,9 +7,8 @@ out of the scheduler is the end of the router: what it holds can no longer be tr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -44,6 +43,21 @@ class EventReader(Protocol):
         """The request cannot go on; nothing comes after this."""
 
 
+class _FailStop:
+    """Turns what the scheduler raises into a SchedulerFault. A class, as it is entered often."""
+
+    def __init__(self, take_fault: Callable[[Exception], None]) -> None:
+        self._take_fault = take_fault
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            self._take_fault(error)
+            raise SchedulerFault from error
+
+
 class StepLoop:
     """Keeps the shards busy with what the scheduler plans. `clock` gives monotonic seconds."""
 
@@ -59,6 +73,7 @@ class StepLoop:
         self._woken = asyncio.Event()
         self._group: ShardGroup | None = None
         self._fault: Exception | None = None
+        self._fail_stop = _FailStop(self._take_fault)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -77,7 +92,7 @@ class StepLoop:
     def submit(self, request: Request, reader: EventReader) -> None:
         """Queues a request; raises SchedulerFault."""
         self._readers[request.request_id] = reader
-        with self._fail_stop():
+        with self._fail_stop:
             self._scheduler.add(request, self._clock())
         self.wake()
 
@@ -86,7 +101,7 @@ class StepLoop:
         self._readers.pop(request_id, None)
         if self._fault is not None:
             return
-        with self._fail_stop():
+        with self._fail_stop:
             self._scheduler.cancel(request_id, self._clock())
         self.wake()
 
@@ -105,7 +120,7 @@ class StepLoop:
 
     async def hold(self, next_group: asyncio.Task[ShardGroup]) -> None:
         """Between two groups: running requests go back to the queue, and time still counts."""
-        with self._fail_stop():
+        with self._fail_stop:
             self._deliver(self._scheduler.reset(self._clock()))
         next_group.add_done_callback(lambda _: self.wake())
         while not next_group.done():
@@ -123,7 +138,7 @@ class StepLoop:
     def _beat(self, group: ShardGroup) -> None:
         started = time.perf_counter()
         now = self._clock()
-        with self._fail_stop():
+        with self._fail_stop:
             events = self._absorb(group, now)
             num_plans = self._send_plans(group, now, events)
         # Only now: shards run while text is made.
@@ -168,7 +183,7 @@ class StepLoop:
         due = self._scheduler.next_deadline()
         if due is None or due > now:
             return
-        with self._fail_stop():
+        with self._fail_stop:
             plan, events = self._scheduler.plan(now)
             if isinstance(plan, StepPlan):
                 # There is nobody to send it to; what it started goes back to the queue.
@@ -200,14 +215,9 @@ class StepLoop:
         finally:
             timer.cancel()
 
-    @contextlib.contextmanager
-    def _fail_stop(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._fault = error
-            self.wake()
-            raise SchedulerFault from error
+    def _take_fault(self, fault: Exception) -> None:
+        self._fault = fault
+        self.wake()
 
     def _check_fault(self) -> None:
         # A fault in `submit` or `cancel` is raised to an RPC; here it ends the loop as well.
