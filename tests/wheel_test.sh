@@ -21,17 +21,16 @@ test_on() { # PYTHON VENV
 }
 
 # All at once: these tests wait more than they compute.
-declare -A running=()
-for python in "$@"; do
-  (set -e; test_on "$python" "$work/venv-${#running[@]}") >"$work/log-${#running[@]}" 2>&1 &
-  running[$!]="$python"
+pythons=("$@")
+pids=()
+for number in "${!pythons[@]}"; do
+  (set -e; test_on "${pythons[number]}" "$work/venv-$number") >"$work/log-$number" 2>&1 &
+  pids+=($!)
 done
 failed=0
-number=0
-for pid in $(printf '%s\n' "${!running[@]}" | sort -n); do
-  wait "$pid" || failed=1
-  echo "wheel on $("${running[$pid]}" --version)"
+for number in "${!pids[@]}"; do
+  wait "${pids[number]}" || failed=1
+  echo "wheel on $("${pythons[number]}" --version)"
   cat "$work/log-$number"
-  number=$((number + 1))
 done
 exit "$failed"
