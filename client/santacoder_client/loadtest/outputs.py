@@ -10,7 +10,8 @@ from pathlib import Path
 from santacoder_client.loadtest.errors import LoadTestError, UsageError
 from santacoder_client.loadtest.page.document import page_of
 from santacoder_client.loadtest.record import RequestRecord
-from santacoder_client.loadtest.result import Result, save
+from santacoder_client.loadtest.result import Result
+from santacoder_client.loadtest.result_file import save
 from santacoder_client.loadtest.schema import to_json
 from santacoder_client.loadtest.writers.csv_table import write_csv
 from santacoder_client.loadtest.writers.files import check_output, write_whole

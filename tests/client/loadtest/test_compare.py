@@ -16,7 +16,8 @@ from client.loadtest.records import answered
 from santacoder_client.loadtest.__main__ import main
 from santacoder_client.loadtest.figures import summarize
 from santacoder_client.loadtest.record import RequestRecord
-from santacoder_client.loadtest.result import Outcomes, Result, save
+from santacoder_client.loadtest.result import Outcomes, Result
+from santacoder_client.loadtest.result_file import save
 from santacoder_client.loadtest.slo import parse_slos
 from santacoder_client.loadtest.window import Window
 from santacoder_client.loadtest.writers.requests import write_requests

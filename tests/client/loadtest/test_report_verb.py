@@ -9,7 +9,7 @@ from client.loadtest.example_result import example_run, example_sweep
 
 from santacoder_client.loadtest.__main__ import main
 from santacoder_client.loadtest.page.document import page_of
-from santacoder_client.loadtest.result import save
+from santacoder_client.loadtest.result_file import save
 from santacoder_client.loadtest.schema import to_json
 
 

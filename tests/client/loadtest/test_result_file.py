@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from santacoder_client.loadtest.errors import LoadTestError, UsageError
-from santacoder_client.loadtest.result import Result, from_text, load, save, to_text
+from santacoder_client.loadtest.result import Result
+from santacoder_client.loadtest.result_file import from_text, load, save, to_text
 from santacoder_client.loadtest.writers.files import check_output, open_whole, write_whole
 
 

@@ -18,7 +18,7 @@ from santacoder_client.loadtest.errors import Unreachable
 from santacoder_client.loadtest.knee import Search
 from santacoder_client.loadtest.load import Load
 from santacoder_client.loadtest.measure import Measured
-from santacoder_client.loadtest.result import load as load_result
+from santacoder_client.loadtest.result_file import load as load_result
 from santacoder_client.loadtest.slo import parse_slos
 from santacoder_client.loadtest.sweeping import Sweep, Swept, carry_out_sweep, sweep_result
 from santacoder_client.loadtest.window import Window

@@ -26,7 +26,8 @@ from santacoder_client.loadtest.figures import batches_of, samples_ms
 from santacoder_client.loadtest.grid import fitted, grid
 from santacoder_client.loadtest.live import plain
 from santacoder_client.loadtest.record import Outcome
-from santacoder_client.loadtest.result import Result, load
+from santacoder_client.loadtest.result import Result
+from santacoder_client.loadtest.result_file import load
 from santacoder_client.loadtest.screen import bounded, text_of, wants_colours, width_of
 from santacoder_client.loadtest.significance import (
     Change,

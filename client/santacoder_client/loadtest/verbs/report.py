@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from santacoder_client.loadtest.page.document import page_of
-from santacoder_client.loadtest.result import load
+from santacoder_client.loadtest.result_file import load
 from santacoder_client.loadtest.schema import to_json
 from santacoder_client.loadtest.table import show_table
 from santacoder_client.loadtest.writers.files import check_output, write_whole
