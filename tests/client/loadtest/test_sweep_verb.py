@@ -24,7 +24,7 @@ from santacoder_client.loadtest.sweeping import Sweep, Swept, carry_out_sweep, s
 from santacoder_client.loadtest.window import Window
 from santacoder_client.testing import Answer, FakeRouter
 
-SHORT = "--warm-up 0s --duration 300ms --cool-down 0s --workers 1 --quiet"
+SHORT = "--warm-up 0s --duration 1500ms --cool-down 0s --workers 1 --quiet"
 
 
 def test_a_sweep_leaves_a_result_with_its_points(
