@@ -66,6 +66,7 @@ class Life:
             self._running = asyncio.create_task(
                 self._simulation.run(self._report, self._fail, self._fail_sequence)
             )
+            self._running.add_done_callback(self._tell_fault)
         size = self._rank_count
         stream = RankStream(rank, size, self.epoch, self._simulation, self.table, self._take)
         self.streams[rank] = stream
@@ -88,6 +89,11 @@ class Life:
     def _report(self, outcome: Outcome) -> None:
         for stream in self.streams.values():
             stream.report(outcome)
+
+    def _tell_fault(self, running: asyncio.Task[None]) -> None:
+        """A fault of our own must not pass for a group that hangs."""
+        if not running.cancelled() and (fault := running.exception()) is not None:
+            self._fail(0, f"{type(fault).__name__}: {fault}")
 
     def _fail(self, plan_number: int, message: str) -> None:
         for stream in self.streams.values():

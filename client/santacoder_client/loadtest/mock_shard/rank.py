@@ -95,7 +95,8 @@ class RankStream:
             result.row_token_counts = sampled.counts.astype("<u4", copy=False).tobytes()
             result.token_ids = sampled.ids.astype("<u4", copy=False).tobytes()
             result.row_states = sampled.states.tobytes()
-            result.logprobs.extend(logprobs_of(self._table, outcome.slots, sampled))
+            if self._table.has_logprobs:
+                result.logprobs.extend(logprobs_of(self._table, outcome.slots, sampled))
         self._post(shard_pb2.ExecuteResponse(result=result))
 
     def fail(self, plan_number: int, message: str, sequence: int = 0) -> None:

@@ -7,6 +7,7 @@ life. Blocks are counted, not looked into: tests/router/mock_engine.py checks th
 
 from __future__ import annotations
 
+import struct
 import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -80,7 +81,7 @@ class SlotTable:
         self.sequence = np.zeros(count, np.uint64)
         self.wants_logprobs = np.zeros(count, np.bool_)
         self.logprob_count = np.zeros(count, np.int64)
-        self._generation = np.zeros(count, np.int64)
+        self.has_logprobs = False  # of any sequence of this life
         self._taken = np.zeros(count, np.bool_)
         self._ended = np.zeros(count, np.bool_)
         self._known = np.zeros(count, np.int64)
@@ -100,6 +101,7 @@ class SlotTable:
             slot = self._slot_of.pop((retire.sequence, retire.generation), None)
             if slot is not None:
                 self._taken[slot] = False
+                self._stop_ids.pop(slot, None)
         for admit in plan.admits:
             self._admit(admit)
         for grant in plan.block_grants:
@@ -149,6 +151,7 @@ class SlotTable:
         self._ended[slot] = False
         self.sequence[slot] = admit.sequence
         self.wants_logprobs[slot] = admit.wants_logprobs
+        self.has_logprobs |= admit.wants_logprobs
         self.logprob_count[slot] = admit.logprob_count
         self._known[slot] = count
         self._computed[slot] = admit.computed_length
@@ -158,7 +161,6 @@ class SlotTable:
         self._blocks[slot] = 0
         self._may_end[slot] = not admit.ignore_eos
         self._salt[slot] = self._salt_of(admit)
-        self._stop_ids.pop(slot, None)
         if admit.stop_ids:
             self._stop_ids[slot] = _words(admit.stop_ids)
 
@@ -170,14 +172,18 @@ class SlotTable:
         return zlib.crc32(b"%d %d" % (sampling.seed, sampling.sample_index), salt)
 
     def _grant(self, grant: shard_pb2.BlockGrant) -> None:
-        slot, ids = grant.slot, _words(grant.block_ids)
+        slot, ids = grant.slot, grant.block_ids
         if slot >= self._options.slot_count or not self._taken[slot]:
             raise Violation(f"grant: slot {slot} is empty")
         if grant.first_index != self._blocks[slot]:
             raise Violation(f"grant: at {grant.first_index} of a table of {self._blocks[slot]}")
-        if len(ids) and ids.max() >= self._options.kv_block_count:
-            raise Violation(f"grant: block {ids.max()} of {self._options.kv_block_count}")
-        self._blocks[slot] += len(ids)
+        if len(ids) % 4:
+            raise Violation(f"grant: {len(ids)} bytes is no multiple of 4")
+        # There are few, for which numpy takes longer.
+        numbers = struct.unpack(f"<{len(ids) // 4}I", ids)
+        if max(numbers, default=0) >= self._options.kv_block_count:
+            raise Violation(f"grant: block {max(numbers)} of {self._options.kv_block_count}")
+        self._blocks[slot] += len(numbers)
 
     def _check(self, rows: Rows, first_end: Integers, ended: Flags) -> None:
         slots, known = rows.slots, self._known[rows.slots]
