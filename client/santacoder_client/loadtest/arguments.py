@@ -203,10 +203,12 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 def worker_count_of(arguments: argparse.Namespace, most: int | None) -> int:
     """How many processes send; never more than there are users or requests at once."""
+    if any(text.startswith(SHARD_PREFIX) for text in arguments.target or ()):
+        most = 1  # a group takes one driver
     if arguments.workers != "auto":
         if most is not None and arguments.workers > most:
             raise UsageError(
-                f"--workers: more than requests at once; got {arguments.workers}; "
+                f"--workers: more than can send at once; got {arguments.workers}; "
                 f"allowed 1 to {most}"
             )
         return int(arguments.workers)

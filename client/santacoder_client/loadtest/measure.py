@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from santacoder_client.loadtest.data.options import PreparedData, build_source, to_job
-from santacoder_client.loadtest.errors import Unreachable
+from santacoder_client.loadtest.errors import Unreachable, UsageError
 from santacoder_client.loadtest.job import Job
 from santacoder_client.loadtest.load import Load
 from santacoder_client.loadtest.model_check import ask_models, common_facts
@@ -95,6 +95,9 @@ async def get_ready(plan: Plan) -> Ready:
     served = await ask_models(plan.targets, plan.security)
     facts = common_facts(served)
     source = build_source(plan.data, facts)
+    has_shards = any(target.mode == "shard" for target in plan.targets)
+    if has_shards and (kind := source.prompt(0).kind) != "token_ids":
+        raise UsageError(f"--data: text ends at the router; got {kind}; allowed token ids")
     return Ready(
         plan=plan,
         targets=tuple(each.info for each in served),
@@ -143,7 +146,7 @@ async def measure(
         client=driven.client,
         records=records,
         interrupted=interrupted,
-        failures=[*driven.lost, *await _gone(ready)],
+        failures=[*driven.lost, *await _gone(ready, records)],
         server_metrics=compare_scrapes(before, after),
         warnings=problems(*before, *after),
     )
@@ -167,8 +170,7 @@ class _Vigil:
         """Looks at a record."""
         if record.outcome is Outcome.UNSENT:
             return
-        # A server that refuses gives a reason; where there is none, nobody was there.
-        if record.outcome is not Outcome.FAILED or record.status != "UNAVAILABLE" or record.reason:
+        if not is_nobody_there(record):
             self._alone_since = None
             return
         now = self._workers.clock()
@@ -201,10 +203,26 @@ def _stopped_by_ctrl_c(workers: Workers) -> Iterator[asyncio.Event]:
                 loop.remove_signal_handler(number)
 
 
-async def _gone(ready: Ready) -> list[str]:
+async def _gone(ready: Ready, records: Sequence[RequestRecord]) -> list[str]:
     """A line for each target that answered before the run and does not any more."""
+    targets = ready.plan.targets
+    # A shard group ends its life with the stream of whoever drove it, and that was this run: it is
+    # not asked again. Within the run it does not come back.
+    left = {record.target for record in records if is_nobody_there(record)}
+    gone = [
+        f"the shard group at {target.address} went away during the run"
+        for target in targets
+        if target.mode == "shard" and target.address in left
+    ]
     try:
-        await ask_models(ready.plan.targets, ready.plan.security)
+        routers = [target for target in targets if target.mode == "router"]
+        await ask_models(routers, ready.plan.security)
     except Unreachable as error:
-        return [f"{error}; it was there when the run began"]
-    return []
+        gone.append(f"{error}; it was there when the run began")
+    return gone
+
+
+def is_nobody_there(record: RequestRecord) -> bool:
+    """Whether a request found nobody; a server that refuses gives a reason."""
+    failed = record.outcome is Outcome.FAILED
+    return failed and record.status == "UNAVAILABLE" and not record.reason

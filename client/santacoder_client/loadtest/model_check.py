@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from santacoder_client.errors import error_from_rpc
 from santacoder_client.loadtest.data.source import ModelFacts
 from santacoder_client.loadtest.errors import Unreachable
 from santacoder_client.loadtest.result import TargetInfo
+from santacoder_client.loadtest.shard_group import describe
 from santacoder_client.loadtest.target import Security, Target, open_channel
 from santacoder_client.types import ModelInfo
 
@@ -46,10 +48,37 @@ def common_facts(served: Sequence[Served]) -> ModelFacts:
 
 
 async def _ask(target: Target, security: Security) -> Served:
+    if target.mode == "shard":
+        return await _ask_shards(target, security)
     model = decode_model(await _get_model(target, security))
     described: dict[str, Any] = asdict(model)
     info = TargetInfo(target.address, target.mode, security.tls, described)
     return Served(info, _facts(model))
+
+
+async def _ask_shards(target: Target, security: Security) -> Served:
+    channels = [open_channel(address, security) for address in target.addresses]
+    try:
+        group = await describe(channels, target)
+    finally:
+        for channel in channels:
+            await channel.close()
+    ids = struct.unpack(f"<{len(group.sentinel_ids) // 4}I", group.sentinel_ids)
+    facts = ModelFacts(
+        token_count=group.token_count,
+        special_token_ids=frozenset({group.end_of_text_id, *ids}),
+        context_token_count=group.context_token_count,
+    )
+    model = {
+        "name": group.model_name,
+        "revision": group.model_revision,
+        "dtype": group.dtype,
+        "numerics_id": group.numerics_id,
+        "tensor_parallel_size": group.tensor_parallel_size,
+        "token_count": group.token_count,
+        "server_version": group.version,
+    }
+    return Served(TargetInfo(target.address, target.mode, security.tls, model), facts)
 
 
 async def _get_model(target: Target, security: Security) -> pb.GetModelResponse:

@@ -8,6 +8,7 @@ from santacoder_client.loadtest.load import Share
 from santacoder_client.loadtest.router_sender import RouterSender
 from santacoder_client.loadtest.sender import Sender
 from santacoder_client.loadtest.session_sender import SessionSender
+from santacoder_client.loadtest.shard_target import ShardTarget
 from santacoder_client.loadtest.target import Target
 
 STREAMS_PER_CHANNEL = 100
@@ -22,6 +23,8 @@ def routes_of(job: Job, share: Share) -> list[Route]:
 
 
 def _sender(target: Target, job: Job, share: Share) -> Sender:
+    if target.mode == "shard":
+        return ShardTarget(target, job.security, job.wishes)
     if job.wishes.api == "session":
         return SessionSender(target, job.security, job.wishes)
     return RouterSender(target, job.security, job.wishes, _channel_count(job, share))
