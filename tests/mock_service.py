@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,13 @@ class Sequence:
 
 @dataclass(frozen=True)
 class MockService:
-    """A router's address, its group's, and the group's log."""
+    """A group's addresses and log, and those of the router in front of it, if there is one."""
 
-    target: str
     shards: str
     truth_file: Path
-    router: subprocess.Popen[str]
     shard: subprocess.Popen[str]
+    target: str = ""
+    router: subprocess.Popen[str] | None = None
 
     def truth(self) -> dict[int, Sequence]:
         """Sequences by the checksum of their prompt; for when the shard has ended."""
@@ -54,10 +54,11 @@ class MockService:
         return found
 
     def stop(self) -> Mapping[int, Sequence]:
-        """Ends both, and gives the truth."""
+        """Ends all processes, and gives the truth."""
         for process in (self.router, self.shard):
-            process.terminate()
-            assert process.wait(60) == 0
+            if process is not None:
+                process.terminate()
+                assert process.wait(60) == 0
         return self.truth()
 
 
@@ -67,15 +68,23 @@ def checksum(token_ids: tuple[int, ...]) -> int:
 
 
 @contextmanager
-def mock_service(folder: Path, *flags: str) -> Iterator[MockService]:
-    """A service that is ready; its processes are gone afterwards."""
+def mock_group(folder: Path, *flags: str) -> Iterator[MockService]:
+    """A shard group alone, with its files in a folder; it is gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
     truth = folder / "truth.jsonl"
     listen = f"--listen=unix:{folder}/shard"
-    shard_words = ["santacoder_client.loadtest", "mock-shard", listen, f"--truth={truth}", *flags]
-    with started(shard_words) as (shard, facts):
-        router_words = ["santacoder_router", f"--shards={facts['shards']}", "--port=0"]
-        with started([*router_words, "--log-level=error"]) as (router, addresses):
-            yield MockService(addresses["grpc"], facts["shards"], truth, router, shard)
+    words = ["santacoder_client.loadtest", "mock-shard", listen, f"--truth={truth}", *flags]
+    with started(words) as (shard, facts):
+        yield MockService(facts["shards"], truth, shard)
+
+
+@contextmanager
+def mock_service(folder: Path, *flags: str) -> Iterator[MockService]:
+    """A group with a router that is ready."""
+    with mock_group(folder, *flags) as group:
+        words = ["santacoder_router", f"--shards={group.shards}", "--port=0", "--log-level=error"]
+        with started(words) as (router, addresses):
+            yield replace(group, target=addresses["grpc"], router=router)
 
 
 @contextmanager
