@@ -95,8 +95,8 @@ class FieldChecks:
         The reason is TOKEN_ID_UNASSIGNED up to the vocabulary's size and TOKEN_ID_RANGE elsewhere,
         unless one is given.
         """
-        # A tuple is quicker to walk than a message's list. Minimum and maximum first: they run in C,
-        # and nearly always that is all.
+        # A tuple is quicker to walk than a message's list. Minimum and maximum come first: they run
+        # in C, and nearly always that is all.
         ids = tuple(ids)
         if ids and not (min(ids) >= 0 and max(ids) < token_count):
             place = next(i for i, token_id in enumerate(ids) if not 0 <= token_id < token_count)
