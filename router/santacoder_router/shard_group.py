@@ -259,9 +259,20 @@ class ShardGroup:
         while self.failure is None:
             due = self._clock() + CHECK_SECONDS
             await asyncio.sleep(CHECK_SECONDS)
-            # A router that stood still itself has unread frames; it reads before it blames anyone.
-            if self._clock() - due < CHECK_SECONDS:
+            late_seconds = self._clock() - due
+            if late_seconds < CHECK_SECONDS:
                 self._check(self._clock())
+            else:
+                self._forgive(late_seconds)
+
+    def _forgive(self, late_seconds: float) -> None:
+        """This router stood still; perhaps the machine did, and the ranks: nobody is blamed for it.
+
+        What they sent meanwhile is not read yet either.
+        """
+        now = self._clock()
+        self._heard_at = [min(at + late_seconds, now) for at in self._heard_at]
+        self._progress_at = min(self._progress_at + late_seconds, now)
 
     def _check(self, now: float) -> None:
         for rank, heard_at in enumerate(self._heard_at):
