@@ -15,9 +15,10 @@ test_on() { # PYTHON VENV
   "$1" -m venv "$2"
   "$2/bin/python" -m pip --disable-pip-version-check install -q \
     "$(echo "$work"/*.whl)[router,load]" pytest hypothesis
-  # The simulation is the same Python on every version, and long.
+  # The simulation is the same Python on every version, and long; so are the load tester's loads.
   "$2/bin/python" -m pytest -q tests/client tests/router \
-    --ignore tests/router/core/test_simulation.py
+    --ignore tests/router/core/test_simulation.py --ignore tests/client/loadtest
+  "$2/bin/santacoder-load" --help >/dev/null
 }
 
 # All at once: these tests wait more than they compute.
