@@ -23,6 +23,8 @@ HUNGRY_LAG_SECONDS = 0.005
 LAG_SECONDS = 0.02
 LAG_PART_OF_LATENCY = 0.1
 """A lag does not matter where answers take ten times as long."""
+MOST_LAG_SECONDS = 0.25
+"""But such a one always does: answers may well be slow because this client reads them late."""
 NOTED_SHARE = 0.01
 """Part of the requests from which on failures or waits say something about the server."""
 GROWTH_SHARE = 0.1
@@ -119,7 +121,7 @@ def judge(readings: Sequence[MeterReading], pressure: Pressure) -> ClientVerdict
 def client_reasons(readings: Sequence[MeterReading], latency_seconds: float) -> list[str]:
     """What says that the client was the limit; empty if nothing does."""
     clauses = []
-    bound = max(LAG_SECONDS, LAG_PART_OF_LATENCY * latency_seconds)
+    bound = max(LAG_SECONDS, min(MOST_LAG_SECONDS, LAG_PART_OF_LATENCY * latency_seconds))
     for each in readings:
         name = f"worker {each.worker}"
         lag_ms, release_ms = 1000 * each.lag_p99_seconds, 1000 * each.release_p99_seconds
