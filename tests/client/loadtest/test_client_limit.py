@@ -104,7 +104,7 @@ def test_a_client_with_time_to_spare_says_that_the_server_was_the_limit(address:
 
 
 def test_a_starved_client_says_that_it_was_the_limit_itself(address: str) -> None:
-    for _ in range(6):  # again where its few turns fell together with the machine's own
+    for _ in range(3):  # again where its few turns fell together with the machine's own
         health, records = verdict(address, starved=True)
         if health.verdict == "client":
             break
