@@ -147,7 +147,8 @@ class ShardGroup:
         if oldest is None or not oldest.is_lease or oldest.is_interrupted:
             return
         # Whoever is in a plan behind the lease waits for it just as well.
-        if is_somebody_queued or any(plan.is_admission for plan in self._in_flight.values()):
+        behind = (plan for plan in self._in_flight.values() if plan is not oldest)
+        if is_somebody_queued or any(plan.is_admission for plan in behind):
             oldest.is_interrupted = True
             self._links[0].send(codec.encode_interrupt(oldest.number))
 

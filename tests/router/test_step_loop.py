@@ -83,6 +83,21 @@ def test_abandoned_requests_are_told_once() -> None:
     asyncio.run(scenario())
 
 
+def test_a_lease_is_not_cut_short_for_those_who_begin_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        # Steps seem quick, so that leases are granted.
+        behaviour = Behaviour(step_seconds=0.01, reported_step_seconds=1e-5, steps_per_lease=32)
+        async with running_router(tmp_path, behaviour) as running:
+            stopping = pb.Stopping(max_new_tokens=20, ignore_eos=True)
+            for text in ("first", "second"):
+                await running.complete(text=text, stopping=stopping)
+            plans = running.group.shards[0].plans
+            assert any(plan.admits and plan.num_steps > 1 for plan in plans)
+            assert behaviour.interrupted_plan_numbers == []
+
+    asyncio.run(scenario())
+
+
 def test_someone_who_waits_cuts_a_lease_short(tmp_path: Path) -> None:
     async def scenario() -> None:
         # Steps seem quick, so that leases are granted, and are slow, so that someone can wait.
