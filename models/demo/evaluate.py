@@ -51,8 +51,18 @@ def infill_ids(tokenizer: Tokenizer, task: LineTask, room: int, suffix_first: bo
     return [prefix, *before, suffix, *after, middle]
 
 
+def line_end_ids(tokenizer: Tokenizer) -> list[int]:
+    """Every token with a newline in it, and the end of text: what follows is not the first line."""
+    ids = range(tokenizer.get_vocab_size())
+    return [special_ids(tokenizer)[0], *(i for i in ids if "\n" in tokenizer.decode([i]))]
+
+
 def generate_line(
-    model: GPTBigCodeForCausalLM, tokenizer: Tokenizer, task: LineTask, suffix_first: bool
+    model: GPTBigCodeForCausalLM,
+    tokenizer: Tokenizer,
+    task: LineTask,
+    suffix_first: bool,
+    stop_ids: list[int],
 ) -> str:
     """The first line that the model puts in the gap, greedily."""
     ids = infill_ids(tokenizer, task, model.config.n_positions - MAX_NEW_TOKENS, suffix_first)
@@ -62,6 +72,7 @@ def generate_line(
         attention_mask=torch.ones_like(row),
         max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
+        eos_token_id=stop_ids,
         pad_token_id=model.config.eos_token_id,
     )
     text = tokenizer.decode(answer[0, len(ids) :].tolist(), skip_special_tokens=True)
@@ -91,11 +102,15 @@ def main() -> None:
     model = GPTBigCodeForCausalLM.from_pretrained(arguments.checkpoint, dtype=torch.float32)
     model.train(False).to(arguments.device)
     held_out = read_library(arguments.library)[1]
-    tasks = line_tasks(held_out, arguments.lines, seed=0)
+    tasks, stop_ids = line_tasks(held_out, arguments.lines, seed=0), line_end_ids(tokenizer)
+
+    def infilled(suffix_first: bool) -> Callable[[LineTask], str]:
+        return lambda task: generate_line(model, tokenizer, task, suffix_first, stop_ids)
+
     with torch.inference_mode():
         loss, bits = held_out_loss(model, tokenizer, held_out, arguments.windows)
-        psm = exact_match_percent(tasks, lambda t: generate_line(model, tokenizer, t, False))
-        spm = exact_match_percent(tasks, lambda t: generate_line(model, tokenizer, t, True))
+        psm = exact_match_percent(tasks, infilled(suffix_first=False))
+        spm = exact_match_percent(tasks, infilled(suffix_first=True))
     figures = {
         "held_out_files": len(held_out),
         "loss_nats_per_token": round(loss, 3),
