@@ -24,6 +24,7 @@ from santacoder_shard.step import (
     SamplingParameters,
     StepOutcome,
 )
+from santacoder_shard.worker import PlanRunner
 
 BLOCK_SIZE = 16
 END_OF_TEXT_ID = 5
@@ -94,10 +95,11 @@ class EngineDriver:
         blocks_per_sequence: int = 32,
         parallel: Parallel | None = None,
         token_count: int = 120,
+        make_engine: Callable[[SantaCoder, Parallel, EngineConfig], PlanRunner] = Engine,
     ) -> None:
         self.blocks_per_sequence = blocks_per_sequence
         self.block_count = slot_count * blocks_per_sequence
-        self.engine = Engine(
+        self.engine = make_engine(
             model,
             parallel or Parallel(),
             EngineConfig(
@@ -146,6 +148,7 @@ class EngineDriver:
             on_step(outcome)
 
         self.engine.run(plan, emit, interrupted)
+        self.engine.drain()
         self.outcomes += outcomes
         return outcomes
 

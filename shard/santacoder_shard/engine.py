@@ -103,6 +103,9 @@ class Engine:
                 # Prompts are run in the first step; what follows is the id sampled last.
                 rows = tuple(replace(row, token_count=1) for row in rows)
 
+    def drain(self) -> None:
+        """Nothing: `run` leaves nothing running."""
+
     @torch.inference_mode()
     def _warm_up(self) -> None:
         """Run a token and a chunk on the scratch block, so that no plan waits for kernels made."""

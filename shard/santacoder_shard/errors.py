@@ -11,6 +11,10 @@ class ParallelSizeError(Exception):
     """The model cannot be cut into so many ranks; one line that says why."""
 
 
+class UnusableOption(Exception):
+    """An option that this machine or this model cannot satisfy; the message is one line."""
+
+
 def first_few(names: list[str], shown_count: int = 5) -> str:
     """The first names and a count of the rest, so that a line about 300 tensors stays a line."""
     rest = len(names) - shown_count

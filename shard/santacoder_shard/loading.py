@@ -18,29 +18,28 @@ from santacoder.shard.v1 import shard_pb2
 from santacoder_shard.checkpoint import Checkpoint, open_checkpoint
 from santacoder_shard.config import DEFAULT_MAX_RUNNING, EngineOptions, ShardConfig
 from santacoder_shard.description import Build, describe
+from santacoder_shard.devices import check_gpu_geometry, choose_device, kv_budget_bytes
 from santacoder_shard.engine import Engine, EngineConfig
-from santacoder_shard.errors import ParallelSizeError
+from santacoder_shard.errors import ParallelSizeError, UnusableOption
 from santacoder_shard.hub import ResolvedModel, resolve
 from santacoder_shard.kv_cache import BLOCK_SIZE, block_bytes, block_count_within
 from santacoder_shard.log import Logger
+from santacoder_shard.model import SantaCoder
 from santacoder_shard.numerics import numerics_id
 from santacoder_shard.parallel import Parallel
 from santacoder_shard.weights import choose_dtype, load_model
+from santacoder_shard.worker import PlanRunner
 
 DEFAULT_KV_CACHE_BYTES = 4 << 30
 # Ranks load at different speeds; a peer that dies is noticed at once, a hang by the step deadline.
 COLLECTIVE_SECONDS = 120.0
 
 
-class UnusableOption(Exception):
-    """An option that this machine or this model cannot satisfy; the message is one line."""
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedRank:
     """A rank that can run plans."""
 
-    engine: Engine
+    engine: PlanRunner
     description: shard_pb2.DescribeResponse
 
 
@@ -50,27 +49,33 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     Raises UnusableOption, ParallelSizeError or CheckpointError, each with one line.
     """
     started_at = time.monotonic()
-    device = _choose_device(config.engine.device)
     size = config.tensor_parallel_size
+    device = choose_device(config.engine.device, size)
     # Set on the thread that will run the model: torch keeps it per thread.
     torch.set_num_threads(config.engine.thread_count or _default_thread_count(size))
     source = _find_model(config)
     checkpoint = open_checkpoint(source.path, source.name, source.revision)
     if refusal := checkpoint.geometry.refusal(size):
         raise ParallelSizeError(f"--{refusal}")
+    if device.type == "cuda":
+        check_gpu_geometry(checkpoint.geometry)
     dtype = choose_dtype(config.engine.dtype, device.type, checkpoint.stored_dtype)
-    engine_config = _engine_config(config.engine, checkpoint, size, dtype, device)
+    # A wrong option is refused before the weights are read, but on a GPU they tell what is left.
+    engine_config = None
+    if device.type == "cpu":
+        budget = DEFAULT_KV_CACHE_BYTES
+        engine_config = _engine_config(config.engine, checkpoint, size, dtype, device, budget)
     model = load_model(checkpoint, config.rank, size, dtype, device)
+    if engine_config is None:
+        budget = kv_budget_bytes(device)
+        engine_config = _engine_config(config.engine, checkpoint, size, dtype, device, budget)
     build = Build(
         model_commit=source.commit,
         dtype=str(dtype).removeprefix("torch."),
         numerics_id=numerics_id(model),
         package_version=version("santacoder-serving"),
     )
-    parallel = Parallel()
-    if config.rendezvous is not None:
-        parallel = Parallel.join(config.rank, size, config.rendezvous, COLLECTIVE_SECONDS)
-    engine = Engine(model, parallel, engine_config)
+    engine = _make_engine(config, model, engine_config, device)
     log.info(
         "model loaded",
         seconds=round(time.monotonic() - started_at, 2),
@@ -90,16 +95,20 @@ def _default_thread_count(size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // size)
 
 
-def _choose_device(wanted: str) -> torch.device:
-    if wanted == "cuda":
-        found = f"{torch.cuda.device_count()} CUDA devices, torch {torch.__version__}"
-        if not torch.cuda.is_available():
-            raise UnusableOption(f"--device: no CUDA device here; got cuda; found {found}")
-        raise UnusableOption(
-            f"--device: this version computes on the CPU alone; got cuda; allowed auto, cpu"
-            f" (found {found})"
+def _make_engine(
+    config: ShardConfig, model: SantaCoder, engine_config: EngineConfig, device: torch.device
+) -> PlanRunner:
+    if device.type == "cuda":
+        # Here, because a CPU rank needs neither Triton nor a compiler.
+        from santacoder_shard.gpu_engine import GpuEngine
+
+        return GpuEngine(model, engine_config, config.engine.tokens_per_step, device)
+    parallel = Parallel()
+    if config.rendezvous is not None:
+        parallel = Parallel.join(
+            config.rank, config.tensor_parallel_size, config.rendezvous, COLLECTIVE_SECONDS
         )
-    return torch.device("cpu")
+    return Engine(model, parallel, engine_config)
 
 
 def _find_model(config: ShardConfig) -> ResolvedModel:
@@ -119,6 +128,7 @@ def _engine_config(
     size: int,
     dtype: torch.dtype,
     device: torch.device,
+    kv_budget_bytes: int,
 ) -> EngineConfig:
     geometry = checkpoint.geometry
     slot_count = options.max_running or DEFAULT_MAX_RUNNING[device.type]
@@ -128,9 +138,11 @@ def _engine_config(
     elif options.kv_cache_bytes is not None:
         block_count = block_count_within(options.kv_cache_bytes, geometry, size, dtype)
     else:
-        # Enough for every sequence at full length, unless that is very much.
-        affordable = block_count_within(DEFAULT_KV_CACHE_BYTES, geometry, size, dtype)
-        block_count = max(blocks_per_sequence, min(slot_count * blocks_per_sequence, affordable))
+        # On a CPU enough for every sequence at full length, unless that is very much; on a GPU all
+        # that is left, since what is cached need not be computed again.
+        affordable = block_count_within(kv_budget_bytes, geometry, size, dtype)
+        wanted = slot_count * blocks_per_sequence if device.type == "cpu" else affordable
+        block_count = max(blocks_per_sequence, min(wanted, affordable))
     if block_count < blocks_per_sequence:
         least_tokens = blocks_per_sequence * BLOCK_SIZE
         least_bytes = (blocks_per_sequence + 1) * block_bytes(geometry, size, dtype)

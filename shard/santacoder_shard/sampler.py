@@ -73,7 +73,7 @@ def sample(logits: Tensor, batch: SamplingBatch) -> SampledBatch:
     for index, (row, row_is_finite) in enumerate(zip(batch.rows, finite.tolist(), strict=True)):
         if not row_is_finite:
             continue
-        if not _is_plain_greedy(row):
+        if not is_plain_greedy(row):
             token_ids[index] = _choose(existing[index], row)
         if row.logprob_count is not None:
             token_id = int(token_ids[index])
@@ -109,7 +109,7 @@ def draw(weights: Tensor, number: int) -> int:
     return int(torch.searchsorted(cumulative, threshold, right=True))
 
 
-def _is_plain_greedy(row: SamplingRow) -> bool:
+def is_plain_greedy(row: SamplingRow) -> bool:
     """Whether the id is that of the largest raw logit."""
     return (
         row.parameters.temperature == 0.0

@@ -18,8 +18,8 @@ from typing import Any
 import grpc
 
 from santacoder_shard.config import ShardConfig
-from santacoder_shard.errors import CheckpointError, ParallelSizeError
-from santacoder_shard.loading import UnusableOption, load_rank
+from santacoder_shard.errors import CheckpointError, ParallelSizeError, UnusableOption
+from santacoder_shard.loading import load_rank
 from santacoder_shard.log import Logger, make_logger
 from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder

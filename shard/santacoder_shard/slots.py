@@ -29,6 +29,8 @@ class Slot:
     remaining_max_tokens: int
     granted_token_count: int = 0
     ended: bool = False
+    launched_length: int = 0
+    """As `computed_length`, with what is still being computed; only where steps run ahead."""
 
     def sampling_row(self) -> SamplingRow:
         """What the sampler has to know to choose the next id."""
@@ -115,6 +117,7 @@ class SlotTable:
             computed_length=admit.computed_length,
             remaining_min_tokens=admit.remaining_min_tokens,
             remaining_max_tokens=admit.remaining_max_tokens,
+            launched_length=admit.computed_length,
         )
 
     def grant(self, grant: BlockGrant) -> list[int]:

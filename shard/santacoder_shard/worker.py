@@ -22,7 +22,13 @@ class PlanRunner(Protocol):
     def run(
         self, plan: Plan, emit: Callable[[StepOutcome], None], interrupted: Callable[[], bool]
     ) -> None:
-        """Carry the plan out, calling `emit` as steps end, the last time with `final`."""
+        """Carry the plan out, calling `emit` as steps end, the last time with `final`.
+
+        The last calls may be left to the next plan's `run`, or to `drain`.
+        """
+
+    def drain(self) -> None:
+        """Make the calls of `emit` that are left. Called when no further plan waits."""
 
 
 class PlanQueueFull(Exception):
@@ -61,16 +67,21 @@ class Worker:
         self._on_failure = on_failure
         self._clock = clock
         self._stopped = threading.Event()
+        self._counting = threading.Lock()
         self._running: _Running | None = None
         self._interrupted_plan = 0
         self._last_plan_number = 0
         self._step_count = 0
+        self._waiting_count = 0
+        self._unfinished_count = 0
         self._progress_at = clock()
 
     def submit(self, plan: Plan) -> None:
         """Queue a plan; PlanQueueFull if as many as allowed have not answered yet."""
         if not self._free_places.acquire(blocking=False):
             raise PlanQueueFull
+        with self._counting:
+            self._waiting_count += 1
         self._model_thread.submit(self._run, plan)
 
     def finish(self, then: Callable[[], None]) -> None:
@@ -105,34 +116,43 @@ class Worker:
         return (running.plan_number, age) if age > running.step_deadline_seconds else None
 
     def _run(self, plan: Plan) -> None:
+        with self._counting:
+            self._waiting_count -= 1
         if self._stopped.is_set():
             return
-        deadline = plan.step_deadline_seconds
-        final_seen = False
-
-        def emit(outcome: StepOutcome) -> None:
-            nonlocal final_seen
-            self._progress_at = self._clock()
-            self._step_count += outcome.steps_run
-            if outcome.final:
-                final_seen = True
-                self._last_plan_number = plan.number
-                self._running = None
-                # The place is free before the router can know that the plan has ended.
-                self._free_places.release()
-            else:
-                self._running = _Running(plan.number, deadline, self._progress_at)
-            self._on_outcome(outcome)
-
-        self._running = _Running(plan.number, deadline, self._clock())
+        self._running = _Running(plan.number, plan.step_deadline_seconds, self._clock())
+        self._unfinished_count += 1
         try:
-            self._runner.run(plan, emit, lambda: self._is_interrupted(plan.number))
-            if not final_seen:
-                raise RuntimeError("the engine left the plan without its final outcome")
+            self._runner.run(
+                plan,
+                lambda outcome: self._emit(plan, outcome),
+                lambda: self._is_interrupted(plan.number),
+            )
+            # A plan that waits goes behind what this one has left running.
+            if self._waiting_count == 0:
+                self._runner.drain()
+                if self._unfinished_count:
+                    raise RuntimeError("the engine left a plan without its final outcome")
         except Exception as failure:
             self._running = None
             self._stopped.set()
             self._on_failure(plan.number, failure)
+
+    def _emit(self, plan: Plan, outcome: StepOutcome) -> None:
+        self._progress_at = self._clock()
+        self._step_count += outcome.steps_run
+        running = self._running
+        is_newest = running is not None and running.plan_number == plan.number
+        if outcome.final:
+            self._unfinished_count -= 1
+            self._last_plan_number = plan.number
+            if is_newest:
+                self._running = None
+            # The place is free before the router can know that the plan has ended.
+            self._free_places.release()
+        elif is_newest:
+            self._running = _Running(plan.number, plan.step_deadline_seconds, self._progress_at)
+        self._on_outcome(outcome)
 
     def _is_interrupted(self, plan_number: int) -> bool:
         return self._interrupted_plan == plan_number or self._stopped.is_set()

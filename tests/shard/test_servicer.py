@@ -34,6 +34,8 @@ class HashEngine:
         self.release = threading.Event()
         self.interrupted = False
 
+    def drain(self) -> None: ...
+
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         if plan.number == self.fail_at:
             raise ValueError("slot 3 is taken\nsecond line")

@@ -31,6 +31,8 @@ class Gate:
         self.started = threading.Semaphore(0)
         self.ran: list[tuple[int, int]] = []
 
+    def drain(self) -> None: ...
+
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.started.release()
         assert self.open.acquire(timeout=WAIT_SECONDS)
@@ -100,6 +102,8 @@ class Counting:
     def __init__(self) -> None:
         self.started = threading.Event()
 
+    def drain(self) -> None: ...
+
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.started.set()
         for step in range(10**9):
@@ -132,6 +136,8 @@ class Failing:
     def __init__(self) -> None:
         self.ran: list[int] = []
 
+    def drain(self) -> None: ...
+
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.ran.append(plan.number)
         if plan.number == 2:
@@ -152,6 +158,8 @@ def test_a_failure_is_reported_with_its_plan_and_nothing_runs_after_it(
 
 
 class Unfinished:
+    def drain(self) -> None: ...
+
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         emit(outcome(plan.number, final=False))
 

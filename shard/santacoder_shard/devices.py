@@ -1,0 +1,71 @@
+"""Which device a rank computes on, and the room there. Refuses in one line what cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from santacoder_shard.errors import UnusableOption
+from santacoder_shard.geometry import Geometry
+
+# Beside weights and cache: a step's buffers, CUDA's own state, graphs, and sampling in float64.
+GPU_RESERVE_BYTES = 2 << 30
+# A tensor core's step of k, for each of the two parts that sums over inner columns are cut into.
+_SIZE_STEP = 32
+
+
+def choose_device(wanted: str, parallel_size: int) -> torch.device:
+    """The device for `--device` (auto, cpu, cuda); auto is a GPU where one can be used."""
+    if wanted == "cpu":
+        return torch.device("cpu")
+    obstacle = _gpu_obstacle(parallel_size)
+    if obstacle is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    if wanted == "cuda":
+        raise UnusableOption(f"--device: {obstacle}; got cuda; allowed auto, cpu")
+    return torch.device("cpu")
+
+
+def check_gpu_geometry(geometry: Geometry) -> None:
+    """Raise UnusableOption unless the kernels can run a model of this shape."""
+    for name, size in (
+        ("embedding size", geometry.embedding_size),
+        ("inner size", geometry.inner_size),
+    ):
+        if size % _SIZE_STEP:
+            raise UnusableOption(
+                f"--device: cuda needs a model's {name} in multiples of {_SIZE_STEP}; got {size};"
+                " allowed cpu"
+            )
+    if geometry.head_size < 16 or geometry.head_size & (geometry.head_size - 1):
+        raise UnusableOption(
+            "--device: cuda needs a head size that is a power of two from 16 on;"
+            f" got {geometry.head_size}; allowed cpu"
+        )
+
+
+def kv_budget_bytes(device: torch.device) -> int:
+    """What is free for K and V on the GPU, once the weights are there."""
+    torch.cuda.empty_cache()
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return max(0, free_bytes - GPU_RESERVE_BYTES)
+
+
+def _gpu_obstacle(parallel_size: int) -> str | None:
+    """Why no GPU can be used here, in a few words; None if one can."""
+    if not torch.cuda.is_available():
+        found = f"{torch.cuda.device_count()} CUDA devices, torch {torch.__version__}"
+        return f"no CUDA device here (found {found})"
+    if parallel_size > 1:
+        return f"this version serves one GPU alone (--tp 1); got --tp {parallel_size}"
+    if importlib.util.find_spec("triton") is None:
+        return "the kernels need triton, which is not installed (pip install triton)"
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
+        return "triton needs a C compiler, and there is no cc, gcc or clang on PATH"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "triton needs Python's headers, and there is no Python.h (install python3-dev)"
+    return None

@@ -1,0 +1,95 @@
+"""A step's kernels as CUDA graphs: captured once a size, replayed with whatever the buffers hold.
+
+Three kinds, each by its own size, so that they add up instead of multiplying: the layers by rows,
+for single rows and for prompts; the head and the choice by how many rows sample.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+import torch
+
+from santacoder_shard.gpu_buffers import StepBuffers, StepRows
+from santacoder_shard.gpu_model import GpuModel
+
+SMALLEST_CHUNK_ROWS = 16
+
+
+def sizes_up_to(limit: int, smallest: int = 1) -> tuple[int, ...]:
+    """Powers of two from `smallest` below `limit`, and `limit` itself."""
+    sizes = []
+    size = smallest
+    while size < limit:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, limit)
+
+
+class StepGraphs:
+    """Captures everything when made, on the current stream, smallest first; then only replays."""
+
+    def __init__(self, model: GpuModel, buffers: StepBuffers, row_limit: int) -> None:
+        self._model, self._buffers = model, buffers
+        self._pool = torch.cuda.graph_pool_handle()
+        slot_count = len(buffers.slots.tokens)
+        self._row_counts = sizes_up_to(min(slot_count, row_limit))
+        self._chunk_counts = sizes_up_to(row_limit, SMALLEST_CHUNK_ROWS)
+        # No slot: every row is none, so that nothing is read or written but these buffers.
+        buffers.words.fill_(-1)
+        buffers.sample_rows.fill_(-1)
+        self._singles = {n: self._capture(self._single_rows, n) for n in self._row_counts}
+        self._heads = {n: self._capture(self._head, n) for n in self._row_counts}
+        self._choices = {n: self._capture(self._choose, n) for n in self._row_counts}
+        self._chunks = {n: self._capture(self._chunk_rows, n) for n in self._chunk_counts}
+
+    @property
+    def captured_count(self) -> int:
+        """How many graphs there are."""
+        return 3 * len(self._row_counts) + len(self._chunk_counts)
+
+    def row_size(self, count: int) -> int:
+        """The size that steps of `count` single rows, or heads of as many, are run at."""
+        return _size_for(self._row_counts, count)
+
+    def chunk_size(self, count: int) -> int:
+        """The size that steps of `count` rows of prompts are run at."""
+        return _size_for(self._chunk_counts, count)
+
+    def body(self, size: int, is_decode: bool) -> None:
+        """The layers, for the rows in `words`; `is_decode`: single rows, each of its own slot."""
+        (self._singles if is_decode else self._chunks)[size].replay()
+
+    def head(self, size: int) -> None:
+        """Logits of the rows in `sample_rows`."""
+        self._heads[size].replay()
+
+    def choose(self, size: int) -> None:
+        """Ids of the rows in `sample_rows`, and their slots moved on."""
+        self._choices[size].replay()
+
+    def _single_rows(self, size: int) -> None:
+        self._model.body(StepRows.view(self._buffers.words, size), is_decode=True)
+
+    def _chunk_rows(self, size: int) -> None:
+        self._model.body(StepRows.view(self._buffers.words, size), is_decode=False)
+
+    def _head(self, size: int) -> None:
+        self._model.head(self._buffers.sample_rows[:size])
+
+    def _choose(self, size: int) -> None:
+        self._model.choose(self._buffers.sample_rows[:size], self._buffers.forced_ids[:size])
+
+    def _capture(self, run: Callable[[int], None], size: int) -> torch.cuda.CUDAGraph:
+        # Once outside, so that kernels are compiled and loaded before the capture.
+        run(size)
+        torch.cuda.current_stream().synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
+            run(size)
+        return graph
+
+
+def _size_for(sizes: Sequence[int], count: int) -> int:
+    return sizes[bisect_left(sizes, count)]

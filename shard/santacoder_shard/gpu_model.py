@@ -1,0 +1,235 @@
+"""SantaCoder on one GPU: a step as a chain of kernels over buffers that never move.
+
+Three parts, so that graphs of them add up instead of multiplying: `body` runs rows through the
+layers, `head` makes the logits of those that sample, `choose` takes the likeliest ids and moves
+the slots on. Nothing here allocates or waits, so each part can be captured. Knows no plans.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import triton
+from torch import Tensor
+
+from santacoder_shard.gpu_buffers import StepBuffers, StepRows
+from santacoder_shard.kernels.attention import triton_kernel as attention
+from santacoder_shard.kernels.choice.triton_kernel import advance_kernel, likeliest_kernel
+from santacoder_shard.kernels.embedding.triton_kernel import embed_kernel
+from santacoder_shard.kernels.linear.launch import CachePlaces, Product, Rows
+from santacoder_shard.kernels.norm.triton_kernel import MOMENT_WARPS, norm_rows_kernel
+from santacoder_shard.kernels.norm_linear.reference import Norm
+from santacoder_shard.kv_cache import KVCache
+from santacoder_shard.model import Layer, SantaCoder
+
+# Up to here splits are spread over the device; above, the rows alone fill it.
+SPREAD_ROW_LIMIT = 32
+# Up to here each product normalizes the few rows itself; above, that would be done too often.
+FUSED_NORM_ROW_LIMIT = 4
+TILE_ROWS = 8
+# Sums that ranks share are cut in two, so that two ranks give the bits of one.
+ROW_PARALLEL_SEGMENTS = 2
+LOG2_E = 1.4426950408889634
+
+
+class GpuLayer(NamedTuple):
+    """A layer's norms and products, and its cache."""
+
+    ln_1: Norm
+    ln_2: Norm
+    qkv: Product
+    attn_proj: Product
+    mlp_fc: Product
+    mlp_proj: Product
+    keys: Tensor
+    values: Tensor
+
+
+class GpuModel:
+    """The kernels of one model on one cache; used by one thread, on one stream."""
+
+    def __init__(
+        self, model: SantaCoder, cache: KVCache, buffers: StepBuffers, overlap: bool
+    ) -> None:
+        geometry = model.geometry
+        self._geometry, self._model, self._buffers = geometry, model, buffers
+        self._overlap = overlap
+        self._launch: dict[str, Any] = {"launch_pdl": True} if overlap else {}
+        self._layers = [
+            self._pack(cast(Layer, layer), keys, values)
+            for layer, (keys, values) in zip(model.layers, cache.layers, strict=True)
+        ]
+        self._final_norm = self._norm(model.ln_f_weight, model.ln_f_bias)
+        self._head = Product(model.token_embedding, None, overlap=overlap)
+        self._log2_scale = LOG2_E * geometry.head_size**-0.5
+
+    def body(self, rows: StepRows, is_decode: bool) -> None:
+        """Run the rows through all layers. `is_decode`: each row is of a sequence of its own."""
+        buffers, count = self._buffers, rows.count
+        self._embed(rows)
+        for layer in self._layers:
+            places = CachePlaces(layer.keys, layer.values, buffers.places)
+            layer.qkv(self._normed(layer.ln_1, count), buffers.query, places)
+            self._attend(layer, rows, is_decode)
+            layer.attn_proj(Rows(buffers.context, count), buffers.hidden)
+            layer.mlp_fc(self._normed(layer.ln_2, count), buffers.inner)
+            layer.mlp_proj(Rows(buffers.inner, count), buffers.hidden)
+
+    def head(self, sample_rows: Tensor) -> None:
+        """Logits of the rows that `sample_rows` int32 [Q] names, below 0 for none."""
+        buffers, count = self._buffers, len(sample_rows)
+        self._norm_rows(self._final_norm, count, sample_rows)
+        self._head(Rows(buffers.normal, count), buffers.logits)
+
+    def choose(self, sample_rows: Tensor, forced_ids: Tensor) -> None:
+        """The likeliest id of each row, or the forced one where there is one; moves slots on."""
+        buffers, count = self._buffers, len(sample_rows)
+        part_count = buffers.best_ids.shape[1]
+        likeliest_kernel[(count, part_count)](
+            buffers.logits,
+            buffers.best_values,
+            buffers.best_ids,
+            buffers.token_count,
+            buffers.logits.shape[1],
+            BLOCK=buffers.choice_block,
+        )
+        slots = buffers.slots
+        advance_kernel[(count,)](
+            buffers.best_values,
+            buffers.best_ids,
+            forced_ids,
+            sample_rows,
+            buffers.row_slots,
+            buffers.positions,
+            slots.tokens,
+            slots.positions,
+            slots.ended,
+            slots.remaining,
+            slots.end_ids,
+            buffers.out_ids,
+            part_count,
+            END_COUNT=slots.end_ids.shape[1],
+            PARTS=triton.next_power_of_2(part_count),
+            num_warps=1,
+        )
+
+    def _pack(self, layer: Layer, keys: Tensor, values: Tensor) -> GpuLayer:
+        def product(weight: Tensor, bias: Tensor, **options: Any) -> Product:
+            return Product(weight, bias.float(), overlap=self._overlap, **options)
+
+        kv_size = keys.shape[2] * keys.shape[3]
+        ln_1 = self._norm(layer.ln_1_weight, layer.ln_1_bias)
+        ln_2 = self._norm(layer.ln_2_weight, layer.ln_2_bias)
+        shared: dict[str, Any] = {"segments": ROW_PARALLEL_SEGMENTS, "residual": True}
+        activation = self._geometry.activation
+        return GpuLayer(
+            ln_1,
+            ln_2,
+            product(layer.attn_qkv_weight, layer.attn_qkv_bias, norm=ln_1, kv_size=kv_size),
+            product(layer.attn_proj_weight, layer.attn_proj_bias, **shared),
+            product(layer.mlp_fc_weight, layer.mlp_fc_bias, norm=ln_2, activation=activation),
+            product(layer.mlp_proj_weight, layer.mlp_proj_bias, **shared),
+            keys,
+            values,
+        )
+
+    def _norm(self, weight: Tensor, bias: Tensor) -> Norm:
+        return Norm(weight.float(), bias.float(), self._geometry.layer_norm_epsilon)
+
+    def _embed(self, rows: StepRows) -> None:
+        buffers, size = self._buffers, self._geometry.embedding_size
+        embed_kernel[(rows.count,)](
+            rows.slots,
+            rows.tokens,
+            rows.positions,
+            rows.limits,
+            buffers.slots.tokens,
+            buffers.slots.positions,
+            buffers.slots.ended,
+            buffers.slots.tables,
+            self._model.token_embedding,
+            self._model.position_embedding,
+            buffers.positions,
+            buffers.places,
+            buffers.hidden,
+            buffers.slots.tables.shape[1],
+            SIZE=size,
+            BLOCK=triton.next_power_of_2(size),
+        )
+
+    def _normed(self, norm: Norm, count: int) -> Rows:
+        """What the next product is applied to: a few rows it normalizes itself, many are ready."""
+        if count <= FUSED_NORM_ROW_LIMIT:
+            return Rows(self._buffers.hidden, count, is_raw=True)
+        self._norm_rows(norm, count, None)
+        return Rows(self._buffers.normal, count)
+
+    def _norm_rows(self, norm: Norm, count: int, sample_rows: Tensor | None) -> None:
+        buffers, size = self._buffers, self._geometry.embedding_size
+        norm_rows_kernel[(count,)](
+            buffers.hidden,
+            buffers.places if sample_rows is None else sample_rows,
+            norm.weight,
+            norm.bias,
+            buffers.normal,
+            norm.epsilon,
+            SIZE=size,
+            BLOCK=triton.next_power_of_2(size),
+            GATHER=sample_rows is not None,
+            OVERLAP=self._overlap,
+            num_warps=MOMENT_WARPS,
+            **self._launch,
+        )
+
+    def _attend(self, layer: GpuLayer, rows: StepRows, is_decode: bool) -> None:
+        kv_heads, head_size = layer.keys.shape[2:]
+        heads = self._geometry.head_count
+        group = heads // kv_heads
+        group_block = triton.next_power_of_2(group)
+        shape = {"KV_HEADS": kv_heads, "GROUP": group, "HEAD": head_size, "OVERLAP": self._overlap}
+        buffers = self._buffers
+        cache = (buffers.query, layer.keys, layer.values)
+        place = (buffers.positions, rows.slots, buffers.slots.tables)
+        scale = (self._log2_scale, buffers.slots.tables.shape[1])
+        if is_decode and rows.count <= SPREAD_ROW_LIMIT:
+            splits = buffers.split_moments.shape[1]
+            attention.split_kernel[(rows.count, kv_heads, splits)](
+                *cache,
+                *place,
+                buffers.split_contexts,
+                buffers.split_moments,
+                *scale,
+                **shape,
+                BLOCK_M=max(16, group_block),
+                num_warps=4,
+                **self._launch,
+            )
+            attention.merge_kernel[(rows.count, heads)](
+                buffers.split_contexts,
+                buffers.split_moments,
+                buffers.positions,
+                buffers.context,
+                splits,
+                HEADS=heads,
+                HEAD=head_size,
+                OVERLAP=self._overlap,
+                num_warps=1,
+                **self._launch,
+            )
+            return
+        tile_rows = 1 if is_decode else TILE_ROWS
+        block_m = max(16, tile_rows * group_block)
+        attention.fold_kernel[(rows.count, kv_heads)](
+            *cache,
+            *place,
+            rows.tiles,
+            buffers.context,
+            *scale,
+            **shape,
+            GROUP_BLOCK=group_block,
+            TILE_ROWS=tile_rows,
+            BLOCK_M=block_m,
+            num_warps=8 if block_m > 64 else 4,
+            num_stages=2,
+            **self._launch,
+        )

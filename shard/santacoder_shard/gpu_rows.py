@@ -1,0 +1,154 @@
+"""What the rows of a step are on the device: words for the kernels, sizes for the graphs. Pure.
+
+A row's tokens are named while they are known to the host, that is for prompts; what was sampled is
+left to the slot's state on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy
+from numpy.typing import NDArray
+
+from santacoder_shard.gpu_buffers import StepBuffers, StepRows
+from santacoder_shard.gpu_model import TILE_ROWS
+from santacoder_shard.gpu_transfer import pinned
+from santacoder_shard.slots import PlanError, Slot
+from santacoder_shard.step import Row
+
+_FROM_SLOT = -1
+_NONE = -1
+
+
+@dataclass(slots=True)
+class PlannedRow:
+    """A row of a launched step. `sample_place`: which of the step's sampled rows it is, or -1."""
+
+    row: Row
+    slot: Slot | None
+    first_position: int
+    runs: bool
+    sample_place: int = _NONE
+
+    @classmethod
+    def plan(cls, row: Row, slot: Slot | None, context_token_count: int) -> PlannedRow:
+        """Check a row against its slot, and count its tokens as launched. PlanError if it lies."""
+        if slot is None or slot.ended:
+            return cls(row, None if slot is None else slot, 0, runs=False)
+        first = slot.launched_length
+        end = first + row.token_count
+        if end > row.kv_token_limit:
+            return cls(row, slot, first, runs=False)
+        _check(row, slot, first, end, context_token_count)
+        slot.launched_length = end
+        return cls(row, slot, first, runs=True)
+
+
+class Sizes(Protocol):
+    """At which sizes graphs were captured."""
+
+    def row_size(self, count: int) -> int:
+        """For `count` single rows."""
+
+    def chunk_size(self, count: int) -> int:
+        """For `count` rows of prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStep:
+    """words int32 [fields, size] as `StepRows` reads them, and which rows sample."""
+
+    size: int
+    is_decode: bool
+    words: NDArray[numpy.int32]
+    sample_size: int
+    sample_rows: NDArray[numpy.int32]
+
+
+def pack_step(planned: Sequence[PlannedRow], sizes: Sizes) -> PackedStep:
+    """Number the sampled rows in `planned` and lay everything out for the kernels."""
+    running = [row for row in planned if row.runs]
+    is_decode = all(row.row.token_count == 1 for row in running)
+    count = sum(row.row.token_count for row in running)
+    size = sizes.row_size(max(1, count)) if is_decode else sizes.chunk_size(count)
+    words = numpy.full((StepRows.FIELD_COUNT, size), _NONE, dtype=numpy.int32)
+    words[4:] = 0
+    place, tile_count = 0, 0
+    sample_rows: list[int] = []
+    for row in running:
+        stop = place + row.row.token_count
+        words[0, place:stop] = row.row.slot
+        words[3, place:stop] = row.row.kv_token_limit
+        if row.slot is not None:
+            _name_tokens(row, row.slot.admit.token_ids, words[:, place:stop])
+        for first in range(place, stop, TILE_ROWS):
+            words[4:, tile_count] = first, min(TILE_ROWS, stop - first)
+            tile_count += 1
+        if row.row.sample:
+            row.sample_place = len(sample_rows)
+            sample_rows.append(stop - 1)
+        place = stop
+    sample_size = sizes.row_size(len(sample_rows)) if sample_rows else 0
+    sampled = numpy.full(sample_size, _NONE, dtype=numpy.int32)
+    sampled[: len(sample_rows)] = sample_rows
+    return PackedStep(size, is_decode, words, sample_size, sampled)
+
+
+class StepWords:
+    """Brings packed steps into the buffers that the graphs read, unless they hold them already."""
+
+    def __init__(self, buffers: StepBuffers) -> None:
+        self._buffers = buffers
+        self._words = numpy.empty(0, dtype=numpy.int32)
+        self._sample_rows = numpy.empty(0, dtype=numpy.int32)
+        self.has_forced = False
+
+    def upload(self, step: PackedStep) -> None:
+        """Queue the copies of whatever differs from the last step."""
+        words = step.words.reshape(-1)
+        if not numpy.array_equal(words, self._words):
+            self._buffers.words[: words.size].copy_(pinned(words), non_blocking=True)
+            self._words = words
+        if step.sample_size and not numpy.array_equal(step.sample_rows, self._sample_rows):
+            target = self._buffers.sample_rows[: step.sample_size]
+            target.copy_(pinned(step.sample_rows), non_blocking=True)
+            self._sample_rows = step.sample_rows
+
+    def force(self, ids: dict[int, int]) -> None:
+        """Let these sampled rows take these ids, all others their likeliest."""
+        forced = numpy.full(len(self._buffers.forced_ids), _NONE, dtype=numpy.int32)
+        for place, token_id in ids.items():
+            forced[place] = token_id
+        self._buffers.forced_ids.copy_(pinned(forced), non_blocking=True)
+        self.has_forced = bool(ids)
+
+
+def _name_tokens(row: PlannedRow, known: Sequence[int], words: NDArray[numpy.int32]) -> None:
+    first, count = row.first_position, row.row.token_count
+    if first >= len(known):
+        words[1:3] = _FROM_SLOT
+        return
+    words[1] = known[first : first + count]
+    words[2] = numpy.arange(first, first + count)
+
+
+def _check(row: Row, slot: Slot, first: int, end: int, context_token_count: int) -> None:
+    if row.kv_token_limit > slot.granted_token_count:
+        raise PlanError(
+            f"plan.rows.kv_token_limits: beyond the blocks granted to slot {row.slot}; "
+            f"got {row.kv_token_limit}; allowed up to {slot.granted_token_count}"
+        )
+    known = max(len(slot.admit.token_ids), first + 1)
+    if row.token_count < 1 or end > known or (row.sample and end != known):
+        raise PlanError(
+            f"plan.rows.token_counts: slot {row.slot} has {first} of {known} tokens computed; "
+            f"got {row.token_count}"
+        )
+    if end > context_token_count:
+        raise PlanError(
+            f"plan.rows.token_counts: past the model's positions; got position {end - 1}; "
+            f"allowed up to {context_token_count - 1}"
+        )

@@ -1,0 +1,57 @@
+"""Small copies between host and device that nobody waits for. Knows no plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def pinned(values: NDArray[numpy.int32]) -> Tensor:
+    """A copy in pinned memory, which torch keeps until the copy from it is done."""
+    return torch.from_numpy(values).pin_memory()
+
+
+def to_device(values: Sequence[int], like: Tensor) -> Tensor:
+    """`values` as int64 on the device of `like`."""
+    return torch.tensor(values, dtype=torch.int64).pin_memory().to(like.device, non_blocking=True)
+
+
+class IdRing:
+    """Where the ids of steps in flight arrive on the host, one place a step, used in turn."""
+
+    def __init__(self, id_count: int, place_count: int, source: Tensor) -> None:
+        self._source = source
+        self._arrived = torch.empty(place_count, id_count, dtype=torch.int32, pin_memory=True)
+        self._events = [
+            torch.cuda.Event()  # type: ignore[no-untyped-call]
+            for _ in range(place_count)
+        ]
+        self._next = 0
+
+    def next_place(self) -> int:
+        """The place of the next step; what was there must have been read."""
+        place = self._next
+        self._next = (place + 1) % len(self._events)
+        return place
+
+    def fetch(self, place: int) -> None:
+        """Queue the copy of the ids that the step before it leaves."""
+        self._arrived[place].copy_(self._source, non_blocking=True)
+        self._events[place].record()
+
+    def wait(self, place: int) -> None:
+        """Until the ids are there."""
+        self._events[place].synchronize()
+
+    def is_ready(self, place: int) -> bool:
+        """Whether the ids are there."""
+        return bool(self._events[place].query())  # type: ignore[no-untyped-call]
+
+    def ids(self, place: int) -> list[int]:
+        """The ids that have arrived."""
+        ids: list[int] = self._arrived[place].tolist()
+        return ids

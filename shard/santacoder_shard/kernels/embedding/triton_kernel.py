@@ -1,0 +1,58 @@
+"""Begins a step on the GPU: resolves each row against what is known of its slot, and embeds it.
+
+A row names its token and position, or leaves both to the slot's state, which only the device knows
+while plans are in flight. A row whose slot has ended, or has no room, becomes no row: position -1.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+PAGE = tl.constexpr(16)
+
+
+@triton.jit
+def embed_kernel(
+    row_slots,  # int32 [rows], below 0: no row; and so the next three
+    row_tokens,  # below 0: the slot's last sampled id, at the slot's position
+    row_positions,
+    row_limits,  # tokens that have room in the granted blocks
+    slot_tokens,  # int32 [slots], and so the next two
+    slot_positions,
+    slot_ended,
+    tables,  # int32 [slots, table_width]
+    token_embedding,  # [V, SIZE]
+    position_embedding,  # [positions, SIZE]
+    positions,  # out: int32 [rows]
+    places,  # out: int64 [rows], block * 16 + offset
+    hidden,  # out: float32 [rows, SIZE]
+    table_width,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A program a row."""
+    row = tl.program_id(0)
+    slot = tl.load(row_slots + row)
+    known_slot = tl.maximum(slot, 0)
+    token = tl.load(row_tokens + row)
+    position = tl.load(row_positions + row)
+    is_row = slot >= 0
+    if token < 0:
+        token = tl.load(slot_tokens + known_slot)
+        position = tl.load(slot_positions + known_slot)
+        is_row = is_row & (tl.load(slot_ended + known_slot) == 0)
+    is_row = is_row & (position < tl.load(row_limits + row))
+    token = tl.where(is_row, token, 0)
+    position = tl.where(is_row, position, 0)
+    block = tl.load(tables + known_slot * table_width + position // PAGE)
+    place = block.to(tl.int64) * PAGE + position % PAGE
+    tl.store(positions + row, tl.where(is_row, position, -1))
+    tl.store(places + row, tl.where(is_row, place, -1))
+    column = tl.arange(0, BLOCK)
+    inside = (column < SIZE) & is_row
+    wide_token = token.to(tl.int64)
+    word = tl.load(token_embedding + wide_token * SIZE + column, mask=inside, other=0.0)
+    place_row = tl.load(position_embedding + position * SIZE + column, mask=inside, other=0.0)
+    value = word.to(tl.float32) + place_row.to(tl.float32)
+    tl.store(hidden + row * SIZE + column, value, mask=column < SIZE)

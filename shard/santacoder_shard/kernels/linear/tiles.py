@@ -1,0 +1,61 @@
+"""How a product is cut into tiles, by its size alone: chosen for speed, without effect on bits.
+
+The choices are those that measured best for SantaCoder's shapes on an H100: benchmarks/LOG.md.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# From this many columns on, wide tiles still leave a program for every multiprocessor.
+_WIDE = 8192
+_DEEP = 2048
+
+
+class Tile(NamedTuple):
+    """Rows, columns and k of a tile; warps that work on it, and loads in flight."""
+
+    rows: int
+    columns: int
+    k: int
+    warps: int
+    stages: int
+
+
+def choose_tile(row_count: int, out_size: int, segment_size: int, segment_count: int) -> Tile:
+    """The tile for `row_count` rows of `out_size` columns, summed in segments of `segment_size`.
+
+    Few rows are memory-bound: a program a multiprocessor or two, with long runs of k in flight.
+    Many rows want large tiles, whose operands are read from the cache as seldom as possible.
+    """
+    is_wide, is_whole = out_size >= _WIDE, segment_count == 1
+    if row_count <= 16:
+        tile = _few_rows(is_wide, is_whole, segment_size)
+    elif row_count <= 64:
+        tile = _some_rows(is_wide, is_whole, segment_size)
+    elif row_count <= 256:
+        tile = Tile(128, 128, 64, 8, 4) if is_wide else Tile(64, 64, 64, 4, 5)
+    elif is_whole:
+        tile = Tile(128, 256, 64, 8, 3) if is_wide else Tile(128, 64, 64, 4, 3)
+    else:
+        tile = Tile(128, 128, 64, 8, 3)
+    return tile._replace(k=_dividing(tile.k, segment_size))
+
+
+def _few_rows(is_wide: bool, is_whole: bool, segment_size: int) -> Tile:
+    if is_whole:
+        return Tile(16, 64, 128, 4, 6) if is_wide else Tile(16, 16, 256, 4, 6)
+    # 64 rows, most of them none: the instruction for so many has the shorter chain.
+    return Tile(64, 16, 64, 4, 8) if segment_size > _DEEP else Tile(64, 16, 128, 4, 4)
+
+
+def _some_rows(is_wide: bool, is_whole: bool, segment_size: int) -> Tile:
+    if is_whole:
+        return Tile(64, 64, 64, 4, 5) if is_wide else Tile(64, 32, 64, 4, 6)
+    return Tile(64, 16, 128, 4, 5 if segment_size > _DEEP else 4)
+
+
+def _dividing(k: int, segment_size: int) -> int:
+    while k > 16 and segment_size % k:
+        k //= 2
+    return k

@@ -1,0 +1,115 @@
+"""Every product of the model on the GPU: one kernel, with what comes before and after it built in.
+
+A product's sum has a fixed shape: IN is cut into SEGMENTS equal parts; each part is one float32
+accumulator from zero, k ascending in steps of the tensor core's 16; two parts are then added. How
+rows and columns are cut into tiles, how many warps run and how deep loads are pipelined changes no
+bit of it, so that tiles are chosen for speed alone (`tiles.py`).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from santacoder_shard.kernels.dependent_launch import let_next_start, wait_for_last
+from santacoder_shard.kernels.norm.triton_kernel import normalize, row_moments
+
+
+@triton.jit
+def gelu_tanh(x):
+    """x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): the tanh form, without tanh."""
+    inner = 1.5957691216057308 * tl.fma(0.044715 * x * x, x, x)
+    return x / (1.0 + tl.exp(-inner))
+
+
+@triton.jit
+def gelu_erf(x):
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def accumulate(sums, rows, row, inside, weight, column, k, mean, scale, norm_weight, norm_bias,
+               IN: tl.constexpr, NORM_ROWS: tl.constexpr):  # fmt: skip
+    """sums [M, N] plus rows [M, k] times weight [N, k]; the rows are normalized on the way."""
+    part = tl.load(rows + row[:, None] * IN + k[None, :], mask=inside[:, None], other=0.0)
+    if NORM_ROWS > 0:
+        gamma, beta = tl.load(norm_weight + k)[None, :], tl.load(norm_bias + k)[None, :]
+        part = normalize(part, mean[:, None], scale[:, None], gamma, beta)
+    tile = tl.load(weight + column[None, :] * IN + k[:, None])
+    return tl.dot(part.to(tile.dtype), tile, sums, input_precision="ieee")
+
+
+@triton.jit(do_not_specialize=["row_count"])
+def linear_kernel(
+    rows,  # [row_count, IN]; float32, not normalized yet, with NORM_ROWS
+    weight,  # [OUT, IN]
+    bias,  # float32 [OUT], with HAS_BIAS
+    out,  # [row_count, OUT], float32 sums with RESIDUAL; only the query's columns with KV_SIZE
+    row_count,
+    norm_weight,  # float32 [IN], and so norm_bias, with NORM_ROWS
+    norm_bias,
+    epsilon,
+    keys,  # [places, KV_SIZE], and so values, with KV_SIZE
+    values,
+    places,  # int64 [row_count]: where a row's K and V go, below 0 nowhere
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    SEGMENTS: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    KV_SIZE: tl.constexpr,  # columns of K, and of V, at the end of OUT; 0: none
+    NORM_ROWS: tl.constexpr,  # 0: `rows` are ready; else normalize them, at most so many
+    NORM_BLOCK: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    OVERLAP: tl.constexpr,
+):
+    """A program a tile of BLOCK_M rows and BLOCK_N columns; equal columns run together."""
+    row_tiles = tl.cdiv(row_count, BLOCK_M)
+    row = tl.program_id(0) % row_tiles * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_column = tl.program_id(0) // row_tiles * BLOCK_N
+    column = first_column + tl.arange(0, BLOCK_N)
+    inside = row < row_count
+    mean = tl.zeros([BLOCK_M], tl.float32)
+    scale = tl.zeros([BLOCK_M], tl.float32)
+    wait_for_last(OVERLAP)
+    for index in tl.static_range(NORM_ROWS):
+        row_mean, row_scale = row_moments(rows + index * IN, epsilon, IN, NORM_BLOCK)
+        mean = tl.where(row == index, row_mean, mean)
+        scale = tl.where(row == index, row_scale, scale)
+    SEGMENT: tl.constexpr = IN // SEGMENTS
+    safe_column = tl.minimum(column, OUT - 1)
+    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    other_sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for first_k in range(0, SEGMENT, BLOCK_K):
+        k = first_k + tl.arange(0, BLOCK_K)
+        sums = accumulate(sums, rows, row, inside, weight, safe_column, k, mean, scale,
+                          norm_weight, norm_bias, IN, NORM_ROWS)  # fmt: skip
+        if SEGMENTS == 2:
+            other_sums = accumulate(other_sums, rows, row, inside, weight, safe_column, k + SEGMENT,
+                                    mean, scale, norm_weight, norm_bias, IN, NORM_ROWS)  # fmt: skip
+    # Not earlier: programs of the next kernel, spread over whatever is free, would crowd there.
+    let_next_start(OVERLAP)
+    if SEGMENTS == 2:
+        sums += other_sums
+    if HAS_BIAS:
+        sums += tl.load(bias + safe_column)[None, :]
+    if ACTIVATION == "gelu_tanh":
+        sums = gelu_tanh(sums)
+    elif ACTIVATION == "gelu_erf":
+        sums = gelu_erf(sums)
+    store = inside[:, None] & (column < OUT)[None, :]
+    place = out + row[:, None] * (OUT - 2 * KV_SIZE) + column[None, :]
+    if RESIDUAL:
+        sums += tl.load(place, mask=store, other=0.0)
+    if KV_SIZE > 0:
+        cache_row = tl.load(places + row, mask=inside, other=-1)[:, None]
+        cache_column = column[None, :] - (OUT - 2 * KV_SIZE)
+        key_place = keys + cache_row * KV_SIZE + cache_column
+        value_place = values + cache_row * KV_SIZE + cache_column - KV_SIZE
+        cache_place = tl.where(cache_column < KV_SIZE, key_place, value_place)
+        place = tl.where(cache_column < 0, place, cache_place)
+        store = store & ((cache_column < 0) | (cache_row >= 0))
+    tl.store(place, sums.to(out.dtype.element_ty), mask=store)
