@@ -4,6 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 BUILD_INPUTS := pyproject.toml constraints.txt proto/build_hook.py $(wildcard proto/santacoder/*/v1/*.proto)
+# What a machine for GPU work has not, when it has torch, triton, transformers, grpcio and pytest.
+STAGED_PACKAGES := grpcio-health-checking==1.84.0 grpcio-reflection==1.84.0 grpcio-status==1.84.0 \
+  googleapis-common-protos structlog prometheus-client uvloop rich markdown-it-py mdurl pygments accelerate psutil
+STAGED_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
@@ -52,8 +56,12 @@ bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group 
 wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")
 	tests/wheel_test.sh "$(CURDIR)/$(BIN)/python" $(or $(strip $(PYTHONS)),$(PYTHON))
 
-stage: ## Put what a GPU machine needs beside the checkout into .stage
+stage: $(VENV)/.dev ## Put what a GPU machine without network needs beside the checkout into .stage
 	mkdir -p .stage
+	rm -rf .stage/site
+	$(PIP) --no-deps --target .stage/site .
+	$(PIP) --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	  $(addprefix --platform ,$(STAGED_PLATFORMS)) --target .stage/site $(STAGED_PACKAGES)
 	$(PYTHON) models/demo/corpus.py --archive .stage/stdlib.tar.gz
 
 demo-train: ## Train the demo checkpoint (needs a GPU, torch, transformers)

@@ -19,15 +19,13 @@ _SIZE_STEP = 32
 
 
 def choose_device(wanted: str, parallel_size: int) -> torch.device:
-    """The device for `--device` (auto, cpu, cuda); auto is a GPU where one can be used."""
-    if wanted == "cpu":
+    """The device for `--device` (auto, cpu, cuda); auto is the CPU until the GPU path is complete."""
+    if wanted != "cuda":
         return torch.device("cpu")
     obstacle = _gpu_obstacle(parallel_size)
-    if obstacle is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    if wanted == "cuda":
+    if obstacle is not None:
         raise UnusableOption(f"--device: {obstacle}; got cuda; allowed auto, cpu")
-    return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def check_gpu_geometry(geometry: Geometry) -> None:
