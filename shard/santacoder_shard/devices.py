@@ -19,7 +19,7 @@ _SIZE_STEP = 32
 
 
 def choose_device(wanted: str, parallel_size: int) -> torch.device:
-    """The device for `--device` (auto, cpu, cuda); auto is the CPU until the GPU path is complete."""
+    """The device for `--device` (auto, cpu, cuda); auto is the CPU while the GPU is new."""
     if wanted != "cuda":
         return torch.device("cpu")
     obstacle = _gpu_obstacle(parallel_size)

@@ -70,7 +70,9 @@ class Product:
     def tile(self, row_count: int) -> Tile:
         """The tile for so many rows."""
         segment_size = self._in_size // self._segments
-        return choose_tile(row_count, self._out_size, segment_size, self._segments)
+        tile = choose_tile(row_count, self._out_size, segment_size, self._segments)
+        # Tiles are chosen for two bytes an element; what takes four has room for half as many.
+        return tile._replace(k=max(16, tile.k * 2 // self._weight.element_size()))
 
     def __call__(self, rows: Rows, out: Tensor, cache: CachePlaces | None = None) -> None:
         """Write `out` [R, out], or add to it; columns for the cache go to `cache` instead."""
