@@ -6,12 +6,20 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constra
 BUILD_INPUTS := pyproject.toml constraints.txt proto/build_hook.py $(wildcard proto/santacoder/*/v1/*.proto)
 # What a machine for GPU work has not, when it has torch, triton, transformers, grpcio and pytest.
 STAGED_PACKAGES := grpcio-health-checking==1.84.0 grpcio-reflection==1.84.0 grpcio-status==1.84.0 \
-  googleapis-common-protos structlog prometheus-client uvloop rich markdown-it-py mdurl pygments accelerate psutil
+  googleapis-common-protos structlog prometheus-client uvloop accelerate psutil
+# Of these what no run reads, and our own packages, which are run from the checkout.
+UNSTAGED := santacoder_client santacoder_router santacoder_shard bin accelerate/test_utils
 STAGED_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+# A machine without .venv, to which .stage was brought, has the rest in its own Python.
+ifeq ($(wildcard $(BIN)/python),)
+  STAGED := $(wildcard .stage/site)
+endif
+GPU_SETUP := $(if $(STAGED),,$(VENV)/.dev)
+GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON),$(BIN)/python)
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check proto bench bench-router clean wheel-test stage demo-train demo-evaluate
+.PHONY: help demo serve test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +58,9 @@ proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
 bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
+bench-gpu: $(GPU_SETUP) ## Compare with transformers on a GPU, part by part (ARGS="--part decode")
+	$(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
+
 bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 40 s)
 	$(BIN)/python benchmarks/router.py $(ARGS)
 
@@ -59,9 +70,10 @@ wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it 
 stage: $(VENV)/.dev ## Put what a GPU machine without network needs beside the checkout into .stage
 	mkdir -p .stage
 	rm -rf .stage/site
-	$(PIP) --no-deps --target .stage/site .
-	$(PIP) --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	$(PIP) --no-deps --no-compile --target .stage/site .
+	$(PIP) --no-deps --no-compile --only-binary=:all: --python-version 3.12 --implementation cp \
 	  $(addprefix --platform ,$(STAGED_PLATFORMS)) --target .stage/site $(STAGED_PACKAGES)
+	rm -rf $(addprefix .stage/site/,$(UNSTAGED))
 	$(PYTHON) models/demo/corpus.py --archive .stage/stdlib.tar.gz
 
 demo-train: ## Train the demo checkpoint (needs a GPU, torch, transformers)

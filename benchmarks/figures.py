@@ -41,7 +41,11 @@ class Figure:
 
 def table(figures: Sequence[Figure]) -> str:
     """Lines of text, columns aligned."""
-    rows = [HEADINGS, *(figure.cells() for figure in figures)]
+    return aligned([HEADINGS, *(figure.cells() for figure in figures)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many cells each as lines of text; the first is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
