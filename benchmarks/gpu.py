@@ -39,6 +39,13 @@ PARTS = {
     "prefill": Part("gpu_prefill:measure"),
     "peers": Part("gpu_peers:measure"),
     "peers-compile": Part("gpu_peers:measure_compiled"),
+    "job": Part("gpu_served_many:measure_in_process"),
+    "invariance": Part("gpu_invariance:measure"),
+    "served-one": Part("gpu_served_one:measure", ("ceilings", "decode")),
+    "served-many": Part("gpu_served_many:measure", ("ceilings", "job")),
+    "mixed": Part("gpu_mixed:measure"),
+    "start": Part("gpu_start:measure"),
+    "tp2": Part("gpu_ranks:measure"),
 }
 
 

@@ -99,7 +99,7 @@ class Job:
             sentinel_ids=(),
         )
         model = random_model(shape, self.device)
-        self._engine = GpuEngine(model, config, tokens_per_step, self.device)
+        self.engine = GpuEngine(model, config, tokens_per_step, self.device)
         self._sequences: dict[int, _Sequence] = {}
         self._draw = random.Random(1)
         self._plan_number, self._sequence_number = 0, 0
@@ -132,8 +132,8 @@ class Job:
         """Run the plans one behind the other; when each ended."""
         self._finished = []
         for plan in plans:
-            self._engine.run(plan, self._emit, lambda: False)
-        self._engine.drain()
+            self.engine.run(plan, self._emit, lambda: False)
+        self.engine.drain()
         return self._finished
 
     def _admit(self, slot: int, length: int, cached: int, new_token_count: int) -> Admit:

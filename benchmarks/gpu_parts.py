@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 GRACE_SECONDS = 90.0
+LONGEST_REASON = 300
 
 
 class Unavailable(Exception):
@@ -81,7 +82,7 @@ def _answer(where: str, settings: Settings, answer: Connection) -> None:
         answer.send(reason)
     except Exception as error:
         traceback.print_exc()
-        answer.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        answer.send(" ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON])
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,5 @@
-"""Writes a checkpoint of SantaCoder's real shape with random weights: layout b, float32, one file a
-layer. `python benchmarks/random_checkpoint.py FOLDER [--layers N]`.
+"""Writes a checkpoint of SantaCoder's real shape with random weights: layout b, one file a layer.
+`python benchmarks/random_checkpoint.py FOLDER [--layers N] [--dtype float32|float16]`.
 
 Speed does not depend on what the weights say, so no network is needed. Refuses to be a good model.
 """
@@ -39,21 +39,21 @@ class Shape:
         return self.embedding_size // self.head_count
 
 
-def ensure(folder: Path, shape: Shape) -> Path:
+def ensure(folder: Path, shape: Shape, dtype: torch.dtype = torch.float32) -> Path:
     """Write the checkpoint unless one of this shape is there already; gives the folder back."""
-    config = json.dumps(_config(shape), indent=2)
+    config = json.dumps(_config(shape, dtype), indent=2)
     config_file = folder / "config.json"
     if config_file.is_file() and config_file.read_text() == config:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(_tokenizer().to_str())
-    _write_weights(folder, shape)
+    _write_weights(folder, shape, dtype)
     # Last, so that a folder with a config is a whole checkpoint.
     config_file.write_text(config)
     return folder
 
 
-def _config(shape: Shape) -> dict[str, object]:
+def _config(shape: Shape, dtype: torch.dtype) -> dict[str, object]:
     return {
         "model_type": "gpt_bigcode",
         "architectures": ["GPTBigCodeForCausalLM"],
@@ -68,13 +68,14 @@ def _config(shape: Shape) -> dict[str, object]:
         "layer_norm_epsilon": 1e-5,
         "bos_token_id": None,
         "eos_token_id": None,
-        "dtype": "float32",
+        "dtype": str(dtype).removeprefix("torch."),
     }
 
 
-def _write_weights(folder: Path, shape: Shape) -> None:
+def _write_weights(folder: Path, shape: Shape, dtype: torch.dtype) -> None:
     names: dict[str, str] = {}
-    for number, tensors in enumerate(_parts(shape), start=1):
+    for number, single in enumerate(_parts(shape), start=1):
+        tensors = {name: tensor.to(dtype) for name, tensor in single.items()}
         file_name = f"model-{number:05d}-of-{shape.layer_count + 1:05d}.safetensors"
         save_file(tensors, folder / file_name, metadata={"format": "pt"})
         names |= dict.fromkeys(tensors, file_name)
@@ -141,8 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a random checkpoint of the real shape.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=Shape().layer_count)
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     arguments = parser.parse_args()
-    print(ensure(arguments.folder, Shape(layer_count=arguments.layers)))
+    shape = Shape(layer_count=arguments.layers)
+    print(ensure(arguments.folder, shape, getattr(torch, arguments.dtype)))
 
 
 if __name__ == "__main__":

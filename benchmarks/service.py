@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sysconfig
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,17 @@ class Answer:
 class Service:
     """A running service; `ready_seconds` is how long it took from the command to its ready line."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        program = Path(sysconfig.get_path("scripts")) / "santacoder-serve"
-        command = [str(program), "--port=0", "--metrics-port=0", "--log-level=error"]
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        command = [sys.executable, "-m", "santacoder_shard.launch", "--port=0", "--metrics-port=0"]
         begin = time.perf_counter()
         self._process = subprocess.Popen(
-            [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            [*command, "--log-level=error", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
         line = self._process.stdout.readline() if self._process.stdout is not None else ""
         self.ready_seconds = time.perf_counter() - begin
@@ -61,7 +67,8 @@ class Service:
             raise RuntimeError(f"santacoder-serve did not start; exit code {code}")
         fields = dict(field.split("=", 1) for field in line.split()[1:])
         self._metrics_url = f"http://{fields['metrics']}/metrics"
-        self.client = Client(fields["grpc"])
+        self.address = fields["grpc"]
+        self.client = Client(self.address)
 
     def complete(self, prompt: Sequence[int], max_new_tokens: int) -> Answer:
         """Stream a greedy completion that no id ends."""
