@@ -24,7 +24,7 @@ from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.mock_shard.group import MockGroup
 from santacoder_client.loadtest.mock_shard.options import Failures, MockOptions, StepTimes
 from santacoder_client.loadtest.mock_shard.simulation import step_seconds
-from santacoder_client.loadtest.mock_shard.slots import Rows, Sampled, SlotTable, Violation
+from santacoder_client.loadtest.mock_shard.slots import Sampled, SlotTable, Violation, read_rows
 from santacoder_client.loadtest.mock_shard.tokenizer_file import byte_tokenizer, read_tokenizer
 from santacoder_client.loadtest.mock_shard.truth import TruthLog
 
@@ -75,21 +75,21 @@ def table(options: MockOptions = SMALL, **fields: Any) -> SlotTable:
 
 
 def run(slots: SlotTable, *columns: tuple[int, int, int, int], steps: int = 1) -> Sampled:
-    return slots.run(Rows.read(rows(*columns)), steps)
+    return slots.run(read_rows(rows(*columns)), steps)
 
 
 def first_ids(count: int, options: MockOptions = SMALL, **fields: Any) -> list[int]:
     """What a sequence says when nothing ends it, prompt and all in one lease."""
-    return [int(each) for each in run(table(options, **fields), (0, 3, 1, 48), steps=count).ids]
+    return run(table(options, **fields), (0, 3, 1, 48), steps=count).ids
 
 
 def test_a_lease_gives_what_single_steps_give() -> None:
     leased = run(table(), (0, 3, 1, 48), steps=8)
     stepped = table()
     singles = [run(stepped, (0, 3, 1, 48))] + [run(stepped, (0, 1, 1, 48)) for _ in range(7)]
-    assert leased.ids.tolist() == [int(each.ids[0]) for each in singles]
-    assert leased.counts.tolist() == [8] and leased.states.tolist() == [shard_pb2.ROW_STATE_RUNNING]
-    assert set(leased.ids.tolist()) <= set(TOKENIZER.plain_ids)
+    assert leased.ids == [each.ids[0] for each in singles]
+    assert leased.counts == [8] and leased.states == [shard_pb2.ROW_STATE_RUNNING]
+    assert set(leased.ids) <= set(TOKENIZER.plain_ids)
 
 
 def test_ids_depend_on_prompt_and_seed_and_on_no_neighbour() -> None:
@@ -97,9 +97,9 @@ def test_ids_depend_on_prompt_and_seed_and_on_no_neighbour() -> None:
     crowd = table()
     others = [admit(1, prompt=(1, 2, 3)), admit(2)]
     crowd.arrange(shard_pb2.Plan(admits=others, block_grants=[grant(1, 3), grant(2, 4)]))
-    together = run(crowd, (2, 3, 1, 16), (1, 3, 1, 16), (0, 3, 1, 16), steps=8).ids.reshape(3, 8)
-    assert together[0].tolist() == together[2].tolist() == alone
-    assert together[1].tolist() != alone
+    together = run(crowd, (2, 3, 1, 16), (1, 3, 1, 16), (0, 3, 1, 16), steps=8).ids
+    assert together[:8] == together[16:] == alone
+    assert together[8:16] != alone
     assert first_ids(8, replace(SMALL, seed=1)) != alone
 
 
@@ -109,31 +109,31 @@ def test_a_sequence_that_comes_back_goes_on_where_it_was() -> None:
     resumed = SlotTable(SMALL, TOKENIZER)
     back = admit(token_ids=packed(*ids), generation=2)
     resumed.arrange(shard_pb2.Plan(admits=[back], block_grants=[grant(0, 0)]))
-    assert run(resumed, (0, 8, 1, 16), steps=3).ids.tolist() == whole[5:]
+    assert run(resumed, (0, 8, 1, 16), steps=3).ids == whole[5:]
 
 
 def test_a_prompt_in_chunks_samples_at_its_end_alone() -> None:
     slots = table()
     first = run(slots, (0, 2, 0, 48))
-    assert (first.counts.tolist(), first.states.tolist()) == ([0], [shard_pb2.ROW_STATE_RUNNING])
-    assert run(slots, (0, 1, 1, 48)).ids.tolist() == first_ids(1)
+    assert (first.counts, first.states) == ([0], [shard_pb2.ROW_STATE_RUNNING])
+    assert run(slots, (0, 1, 1, 48)).ids == first_ids(1)
 
 
 def test_a_row_ends_at_its_remaining_maximum_and_is_masked_afterwards() -> None:
     slots = table(remaining_max_tokens=3)
     ended = run(slots, (0, 3, 1, 48), steps=8)
-    assert (ended.counts.tolist(), ended.states.tolist()) == ([3], [shard_pb2.ROW_STATE_LENGTH])
+    assert (ended.counts, ended.states) == ([3], [shard_pb2.ROW_STATE_LENGTH])
     after = run(slots, (0, 1, 1, 48), steps=8)
-    assert (after.counts.tolist(), after.states.tolist()) == ([0], [shard_pb2.ROW_STATE_MASKED])
+    assert (after.counts, after.states) == ([0], [shard_pb2.ROW_STATE_MASKED])
 
 
 def test_a_row_without_room_waits_for_blocks_and_goes_on() -> None:
     slots = table()
     short = run(slots, (0, 3, 1, 5), steps=8)
     # Positions 0 to 4 hold the prompt and two ids; the third id was sampled from the last of them.
-    assert (short.counts.tolist(), short.states.tolist()) == ([3], [shard_pb2.ROW_STATE_KV_LIMIT])
+    assert (short.counts, short.states) == ([3], [shard_pb2.ROW_STATE_KV_LIMIT])
     more = run(slots, (0, 1, 1, 48), steps=5)
-    assert [*short.ids.tolist(), *more.ids.tolist()] == first_ids(8)
+    assert [*short.ids, *more.ids] == first_ids(8)
 
 
 def test_a_stop_id_ends_a_row_but_not_before_its_least_tokens() -> None:
@@ -141,20 +141,20 @@ def test_a_stop_id_ends_a_row_but_not_before_its_least_tokens() -> None:
     stop = free[4]
     place = free.index(stop)
     stopped = run(table(stop_ids=packed(stop)), (0, 3, 1, 48), steps=8)
-    assert stopped.ids.tolist() == free[: place + 1]
-    assert stopped.states.tolist() == [shard_pb2.ROW_STATE_STOP_ID]
+    assert stopped.ids == free[: place + 1]
+    assert stopped.states == [shard_pb2.ROW_STATE_STOP_ID]
     held = run(table(stop_ids=packed(stop), remaining_min_tokens=8), (0, 3, 1, 48), steps=8)
-    assert held.ids.tolist() == free
+    assert held.ids == free
 
 
 def test_end_of_text_comes_by_chance_unless_the_request_ignores_it() -> None:
     options = replace(SMALL, end_every=4)
     ended = run(table(options, ignore_eos=False), (0, 3, 1, 48), steps=40)
-    assert ended.states.tolist() == [shard_pb2.ROW_STATE_END_OF_TEXT]
-    assert ended.ids.tolist().count(TOKENIZER.end_of_text_id) == 1
+    assert ended.states == [shard_pb2.ROW_STATE_END_OF_TEXT]
+    assert ended.ids.count(TOKENIZER.end_of_text_id) == 1
     assert ended.ids[-1] == TOKENIZER.end_of_text_id
     ignored = run(table(options), (0, 3, 1, 48), steps=40)
-    assert ignored.counts.tolist() == [40] and TOKENIZER.end_of_text_id not in ignored.ids
+    assert ignored.counts == [40] and TOKENIZER.end_of_text_id not in ignored.ids
 
 
 @pytest.mark.parametrize(
@@ -180,20 +180,20 @@ def test_a_plan_that_breaks_a_rule_is_refused(plan: shard_pb2.Plan, what: str) -
     slots = table()
     with pytest.raises(Violation, match=what):
         slots.arrange(plan)
-        slots.run(Rows.read(plan.rows), 1)
+        slots.run(read_rows(plan.rows), 1)
 
 
 def test_a_retired_slot_is_free_and_another_generation_is_not_touched() -> None:
     slots = table()
     slots.arrange(shard_pb2.Plan(retires=[shard_pb2.Retire(sequence=1, generation=2)]))
-    assert run(slots, (0, 3, 1, 48)).counts.tolist() == [1]
+    assert run(slots, (0, 3, 1, 48)).counts == [1]
     slots.arrange(shard_pb2.Plan(retires=[shard_pb2.Retire(sequence=1, generation=1)] * 2))
     slots.arrange(shard_pb2.Plan(admits=[admit(0)]))
 
 
 def test_a_step_takes_its_base_its_decode_rows_and_the_tokens_of_prompts() -> None:
     times = StepTimes(base_seconds=1, per_row_seconds=0.1, prefill_seconds=0.01)
-    mixed = Rows.read(rows((0, 1, 1, 16), (1, 1, 1, 16), (2, 5, 1, 16), (3, 1, 0, 16)))
+    mixed = read_rows(rows((0, 1, 1, 16), (1, 1, 1, 16), (2, 5, 1, 16), (3, 1, 0, 16)))
     assert step_seconds(times, mixed) == pytest.approx(1 + 2 * 0.1 + 6 * 0.01)
 
 

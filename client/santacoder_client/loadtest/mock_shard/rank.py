@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import struct
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -81,6 +82,9 @@ class RankStream:
 
     def report(self, outcome: Outcome) -> None:
         """Steps have run; rank 0 says what came."""
+        sampled = outcome.sampled
+        counts, ids = _packed(sampled.counts), _packed(sampled.ids)
+        states = bytes(sampled.states)
         result = shard_pb2.StepResult(
             plan_number=outcome.plan_number,
             first_step=outcome.first_step,
@@ -88,15 +92,11 @@ class RankStream:
             final=outcome.final,
             # A step that is said to take no time at all is none to a router.
             device_time_us=max(1, round(outcome.seconds * 1e6)),
-            digest=self._digest(outcome),
+            digest=self._digest(outcome, states + counts + ids),
         )
-        if self._rank == 0 and outcome.sampled is not None:
-            sampled = outcome.sampled
-            result.row_token_counts = sampled.counts.astype("<u4", copy=False).tobytes()
-            result.token_ids = sampled.ids.astype("<u4", copy=False).tobytes()
-            result.row_states = sampled.states.tobytes()
-            if self._table.has_logprobs:
-                result.logprobs.extend(logprobs_of(self._table, outcome.slots, sampled))
+        if self._rank == 0:
+            result.row_token_counts, result.token_ids, result.row_states = counts, ids, states
+            result.logprobs.extend(logprobs_of(self._table, outcome.rows, sampled))
         self._post(shard_pb2.ExecuteResponse(result=result))
 
     def fail(self, plan_number: int, message: str, sequence: int = 0) -> None:
@@ -152,15 +152,12 @@ class RankStream:
             self._post(shard_pb2.ExecuteResponse(accepted=accepted))
         self._take(plan)
 
-    def _digest(self, outcome: Outcome) -> bytes:
+    def _digest(self, outcome: Outcome, sampled: bytes) -> bytes:
         accepted = self._accepted
         frames = accepted.pop if outcome.final else accepted.__getitem__
         self._outcomes.update(frames(outcome.plan_number))
         self._outcomes.update(b"%d %d" % (outcome.first_step, outcome.steps_run))
-        if outcome.sampled is not None:
-            self._outcomes.update(outcome.sampled.states.tobytes())
-            self._outcomes.update(outcome.sampled.counts.tobytes())
-            self._outcomes.update(outcome.sampled.ids.tobytes())
+        self._outcomes.update(sampled)
         return self._outcomes.digest()
 
     async def _pulse(self) -> None:
@@ -178,3 +175,7 @@ class RankStream:
 
     def _post(self, response: shard_pb2.ExecuteResponse) -> None:
         self._outbox.put_nowait(response.SerializeToString())
+
+
+def _packed(numbers: list[int]) -> bytes:
+    return struct.pack(f"<{len(numbers)}I", *numbers)

@@ -10,19 +10,17 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from santacoder.shard.v1 import shard_pb2
 from santacoder_client.loadtest.mock_shard.options import MockOptions, StepTimes
 from santacoder_client.loadtest.mock_shard.slots import (
-    Integers,
-    Rows,
+    Row,
     Sampled,
     SlotTable,
     Violation,
+    read_rows,
 )
 from santacoder_client.loadtest.mock_shard.truth import TruthLog
 
@@ -37,8 +35,8 @@ class Outcome:
     first_step: int
     steps_run: int
     final: bool
-    slots: Integers
-    sampled: Sampled | None
+    rows: Sequence[Row]
+    sampled: Sampled
     seconds: float
 
 
@@ -112,13 +110,13 @@ class Simulation:
                 on_failed_sequence(admit.sequence)
 
     async def _carry_out(self, plan: shard_pb2.Plan, on_outcome: OnOutcome) -> None:
-        rows = Rows.read(plan.rows)
-        if not len(rows.slots):
-            on_outcome(Outcome(plan.number, 0, 0, True, rows.slots, None, 0.0))
+        rows = read_rows(plan.rows)
+        if not rows:
+            on_outcome(Outcome(plan.number, 0, 0, True, rows, Sampled(), 0.0))
             return
         if not plan.num_steps:
             raise Violation("rows: without a step")
-        if plan.num_steps > 1 and not rows.samples.all():
+        if plan.num_steps > 1 and not all(row.samples for row in rows):
             raise Violation("lease: a row does not sample")
         await self._sit_out_hang()
         if self._options.times.is_instant:
@@ -127,7 +125,9 @@ class Simulation:
         else:
             await self._step_by_step(plan, rows, on_outcome)
 
-    async def _step_by_step(self, plan: shard_pb2.Plan, rows: Rows, on_outcome: OnOutcome) -> None:
+    async def _step_by_step(
+        self, plan: shard_pb2.Plan, rows: list[Row], on_outcome: OnOutcome
+    ) -> None:
         cap_seconds = plan.time_cap_us / 1e6 or math.inf
         begin = self._free_at
         for step in range(plan.num_steps):
@@ -142,7 +142,7 @@ class Simulation:
             if is_last:
                 return
             # Prompts are run in the first step; what follows is the id sampled last.
-            rows = rows._replace(token_counts=np.ones_like(rows.token_counts))
+            rows = [row._replace(token_count=1) for row in rows]
 
     async def _sit_out_hang(self) -> None:
         while self._hangs():
@@ -152,7 +152,7 @@ class Simulation:
     def _report(
         self,
         plan: shard_pb2.Plan,
-        rows: Rows,
+        rows: Sequence[Row],
         first_and_count: tuple[int, int],
         final: bool,
         sampled: Sampled,
@@ -163,21 +163,21 @@ class Simulation:
         self.step_count += count
         self.progress_at = time.monotonic()
         if self._truth is not None:
-            sequences = self._table.sequence[rows.slots]
+            sequences = [self._table[row.slot].sequence for row in rows]
             self._truth.sampled(self.progress_at, sequences, sampled.counts, sampled.states)
-        on_outcome(Outcome(plan.number, first, count, final, rows.slots, sampled, seconds))
+        on_outcome(Outcome(plan.number, first, count, final, rows, sampled, seconds))
 
     def _factor(self) -> float:
         jitter = self._options.times.jitter
         return math.exp(self._draw.gauss(0.0, jitter)) if jitter else 1.0
 
 
-def step_seconds(times: StepTimes, rows: Rows) -> float:
+def step_seconds(times: StepTimes, rows: Sequence[Row]) -> float:
     """What one step of these rows takes, before jitter."""
-    is_decode = rows.is_decode
-    prefill_tokens = int(rows.token_counts[~is_decode].sum())
+    decode_count = sum(row.is_decode for row in rows)
+    prefill_tokens = sum(row.token_count for row in rows if not row.is_decode)
     return (
         times.base_seconds
-        + times.per_row_seconds * int(is_decode.sum())
+        + times.per_row_seconds * decode_count
         + times.prefill_seconds * prefill_tokens
     )

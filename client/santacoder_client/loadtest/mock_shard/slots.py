@@ -1,4 +1,4 @@
-"""Sequences in their slots, and what a plan does to them: numpy over rows, nothing a token.
+"""Sequences in their slots, and what a plan does to them.
 
 Knows no wire but the packed columns of a plan, and no time. Which id follows depends on the prompt,
 the seed and the position alone, so that a sequence goes on alike after a preemption or in another
@@ -7,162 +7,153 @@ life. Blocks are counted, not looked into: tests/router/mock_engine.py checks th
 
 from __future__ import annotations
 
+import random
 import struct
 import zlib
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 from santacoder.shard.v1 import shard_pb2
 from santacoder_client.loadtest.mock_shard.options import BLOCK_SIZE, MockOptions
 from santacoder_client.loadtest.mock_shard.tokenizer_file import TokenizerFile
 
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Ids = npt.NDArray[np.uint32]
-States = npt.NDArray[np.uint8]
+State: TypeAlias = "shard_pb2.RowState.ValueType"
+
+GOING_ON = (shard_pb2.ROW_STATE_RUNNING, shard_pb2.ROW_STATE_KV_LIMIT)
+BEGINNING_COUNT = 1 << 16
+"""Places in the endless text at which an answer may begin."""
 
 
 class Violation(Exception):
     """A plan that breaks the protocol's rules; the message is one line."""
 
 
-class Rows(NamedTuple):
-    """A plan's rows by column."""
+class Row(NamedTuple):
+    """One row of a plan."""
 
-    slots: Integers
-    token_counts: Integers
-    samples: Flags
-    kv_token_limits: Integers
-
-    @classmethod
-    def read(cls, message: shard_pb2.Rows) -> Rows:
-        """Of the packed columns. Raises Violation if they differ in length."""
-        rows = cls(
-            _words(message.slots),
-            _words(message.token_counts),
-            np.frombuffer(message.samples, np.bool_),
-            _words(message.kv_token_limits),
-        )
-        if len({len(column) for column in rows}) != 1:
-            raise Violation(f"rows: columns of {[len(column) for column in rows]} entries")
-        if len(set(rows.slots.tolist())) != len(rows.slots):
-            raise Violation("rows: a slot twice")
-        return rows
+    slot: int
+    token_count: int
+    samples: bool
+    kv_token_limit: int
 
     @property
-    def is_decode(self) -> Flags:
-        """Which rows are one token that samples."""
-        is_one: Flags = self.token_counts == 1
-        return self.samples & is_one
+    def is_decode(self) -> bool:
+        """Whether it is one token that samples."""
+        return self.samples and self.token_count == 1
 
 
-@dataclass(frozen=True, slots=True)
+def read_rows(message: shard_pb2.Rows) -> list[Row]:
+    """Of the packed columns. Raises Violation if they differ in length."""
+    slots, token_counts = _words(message.slots), _words(message.token_counts)
+    samples = tuple(map(bool, message.samples))
+    columns = (slots, token_counts, samples, _words(message.kv_token_limits))
+    if len({len(column) for column in columns}) != 1:
+        raise Violation(f"rows: columns of {[len(column) for column in columns]} entries")
+    if len(set(slots)) != len(slots):
+        raise Violation("rows: a slot twice")
+    return list(map(Row, *columns))
+
+
+@dataclass(slots=True)
 class Sampled:
     """What some steps gave, an entry a row."""
 
-    counts: Ids
-    ids: Ids
+    counts: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     """Row after row."""
-    states: States
+    states: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A sequence in its slot."""
+
+    sequence: int
+    prompt_length: int
+    known_count: int
+    """Its ids, prompt and all."""
+    computed_count: int
+    min_left: int
+    max_left: int
+    salt: int
+    may_end: bool
+    stop_ids: frozenset[int]
+    logprob_count: int | None
+    """None where no log probabilities are wanted."""
+    block_count: int = 0
+    has_ended: bool = False
 
 
 class SlotTable:
-    """All slots of a group, as columns."""
+    """All slots of a group."""
 
     def __init__(self, options: MockOptions, tokenizer: TokenizerFile) -> None:
-        count = options.slot_count
         self._options = options
         self._end_id = tokenizer.end_of_text_id
-        # A power of two, so that choosing is a mask.
-        self._alphabet = np.resize(np.array(tokenizer.plain_ids, np.uint32), 256)
-        self.sequence = np.zeros(count, np.uint64)
-        self.wants_logprobs = np.zeros(count, np.bool_)
-        self.logprob_count = np.zeros(count, np.int64)
-        self.has_logprobs = False  # of any sequence of this life
-        self._taken = np.zeros(count, np.bool_)
-        self._ended = np.zeros(count, np.bool_)
-        self._known = np.zeros(count, np.int64)
-        self._computed = np.zeros(count, np.int64)
-        self._prompt_length = np.zeros(count, np.int64)
-        self._min_left = np.zeros(count, np.int64)
-        self._max_left = np.zeros(count, np.int64)
-        self._blocks = np.zeros(count, np.int64)
-        self._may_end = np.zeros(count, np.bool_)
-        self._salt = np.zeros(count, np.uint32)
-        self._stop_ids: dict[int, Integers] = {}
-        self._slot_of: dict[tuple[int, int], int] = {}
+        draw = random.Random(options.seed)
+        count = BEGINNING_COUNT + options.context_token_count
+        # What anybody says is a part of one long text; where it begins depends on the prompt.
+        self._text = draw.choices(tokenizer.plain_ids, k=count)
+        self._text_with_ends = [
+            self._end_id if options.end_every and not draw.randrange(options.end_every) else each
+            for each in self._text
+        ]
+        self._slots: list[Slot | None] = [None] * options.slot_count
+        self._number_of: dict[tuple[int, int], int] = {}
+
+    def __getitem__(self, number: int) -> Slot:
+        """A slot that is taken. Raises Violation."""
+        if number >= len(self._slots):
+            raise Violation(f"rows: slot {number} of {len(self._slots)}")
+        slot = self._slots[number]
+        if slot is None:
+            raise Violation(f"rows: slot {number} is empty")
+        return slot
 
     def arrange(self, plan: shard_pb2.Plan) -> None:
         """Everything in a plan that comes before its rows. Raises Violation."""
         for retire in plan.retires:
-            slot = self._slot_of.pop((retire.sequence, retire.generation), None)
-            if slot is not None:
-                self._taken[slot] = False
-                self._stop_ids.pop(slot, None)
+            number = self._number_of.pop((retire.sequence, retire.generation), None)
+            if number is not None:
+                self._slots[number] = None
         for admit in plan.admits:
             self._admit(admit)
         for grant in plan.block_grants:
             self._grant(grant)
 
-    def run(self, rows: Rows, num_steps: int) -> Sampled:
+    def run(self, rows: Sequence[Row], num_steps: int) -> Sampled:
         """The rows, so many times. Raises Violation."""
-        slots = rows.slots
-        if len(slots) and slots.max() >= self._options.slot_count:
-            raise Violation(f"rows: slot {slots.max()} of {self._options.slot_count}")
-        ended = self._ended[slots]
-        first_end = self._computed[slots] + rows.token_counts
-        self._check(rows, first_end, ended)
-        # The last of the steps for which the granted blocks have room.
-        room = np.maximum(np.minimum(rows.kv_token_limits - first_end + 1, num_steps), 0)
-        room[ended] = 0
-        counts = np.where(rows.samples, np.minimum(room, self._max_left[slots]), 0)
-        states = np.full(len(slots), shard_pb2.ROW_STATE_RUNNING, np.uint8)
-        states[room < num_steps] = shard_pb2.ROW_STATE_KV_LIMIT
-        at_length: Flags = rows.samples & (counts == self._max_left[slots])
-        states[at_length] = shard_pb2.ROW_STATE_LENGTH
-        ids = self._draw(slots, num_steps)
-        if self._options.end_every or self._stop_ids:
-            self._cut_at_ends(slots, ids, counts, states)
-        states[ended] = shard_pb2.ROW_STATE_MASKED
-        ran = room > 0
-        self._computed[slots] = np.where(
-            ran, first_end + np.maximum(counts - 1, 0), self._computed[slots]
-        )
-        self._known[slots] += counts
-        self._max_left[slots] -= counts
-        self._min_left[slots] = np.maximum(self._min_left[slots] - counts, 0)
-        is_running: Flags = states == shard_pb2.ROW_STATE_RUNNING
-        self._ended[slots] = ~(is_running | (states == shard_pb2.ROW_STATE_KV_LIMIT))
-        kept = ids[np.arange(num_steps) < counts[:, None]]
-        return Sampled(counts.astype(np.uint32), kept, states)
+        for row in rows:
+            _check(row, self[row.slot])
+        sampled = Sampled()
+        for row in rows:
+            ids, state = self._move(row, self[row.slot], num_steps)
+            sampled.counts.append(len(ids))
+            sampled.ids += ids
+            sampled.states.append(state)
+        return sampled
 
     def _admit(self, admit: shard_pb2.Admit) -> None:
-        slot, count = admit.slot, len(admit.token_ids) // 4
-        if slot >= self._options.slot_count or self._taken[slot]:
-            raise Violation(f"admit: slot {slot} is not free")
+        number, count = admit.slot, len(admit.token_ids) // 4
+        if number >= len(self._slots) or self._slots[number] is not None:
+            raise Violation(f"admit: slot {number} is not free")
         if not 0 < admit.prompt_length <= count or admit.computed_length >= count:
             lengths = (admit.prompt_length, admit.computed_length, count)
             raise Violation(f"admit: prompt, computed and whole length are {lengths}")
-        self._slot_of[admit.sequence, admit.generation] = slot
-        self._taken[slot] = True
-        self._ended[slot] = False
-        self.sequence[slot] = admit.sequence
-        self.wants_logprobs[slot] = admit.wants_logprobs
-        self.has_logprobs |= admit.wants_logprobs
-        self.logprob_count[slot] = admit.logprob_count
-        self._known[slot] = count
-        self._computed[slot] = admit.computed_length
-        self._prompt_length[slot] = admit.prompt_length
-        self._min_left[slot] = admit.remaining_min_tokens
-        self._max_left[slot] = admit.remaining_max_tokens
-        self._blocks[slot] = 0
-        self._may_end[slot] = not admit.ignore_eos
-        self._salt[slot] = self._salt_of(admit)
-        if admit.stop_ids:
-            self._stop_ids[slot] = _words(admit.stop_ids)
+        self._number_of[admit.sequence, admit.generation] = number
+        self._slots[number] = Slot(
+            sequence=admit.sequence,
+            prompt_length=admit.prompt_length,
+            known_count=count,
+            computed_count=admit.computed_length,
+            min_left=admit.remaining_min_tokens,
+            max_left=admit.remaining_max_tokens,
+            salt=self._salt_of(admit),
+            may_end=not admit.ignore_eos,
+            stop_ids=frozenset(_words(admit.stop_ids)),
+            logprob_count=admit.logprob_count if admit.wants_logprobs else None,
+        )
 
     def _salt_of(self, admit: shard_pb2.Admit) -> int:
         salt = zlib.crc32(admit.token_ids[: 4 * admit.prompt_length], self._options.seed)
@@ -172,74 +163,73 @@ class SlotTable:
         return zlib.crc32(b"%d %d" % (sampling.seed, sampling.sample_index), salt)
 
     def _grant(self, grant: shard_pb2.BlockGrant) -> None:
-        slot, ids = grant.slot, grant.block_ids
-        if slot >= self._options.slot_count or not self._taken[slot]:
-            raise Violation(f"grant: slot {slot} is empty")
-        if grant.first_index != self._blocks[slot]:
-            raise Violation(f"grant: at {grant.first_index} of a table of {self._blocks[slot]}")
-        if len(ids) % 4:
-            raise Violation(f"grant: {len(ids)} bytes is no multiple of 4")
-        # There are few, for which numpy takes longer.
-        numbers = struct.unpack(f"<{len(ids) // 4}I", ids)
-        if max(numbers, default=0) >= self._options.kv_block_count:
-            raise Violation(f"grant: block {max(numbers)} of {self._options.kv_block_count}")
-        self._blocks[slot] += len(numbers)
+        number, blocks = grant.slot, _words(grant.block_ids)
+        slot = self._slots[number] if number < len(self._slots) else None
+        if slot is None:
+            raise Violation(f"grant: slot {number} is empty")
+        if grant.first_index != slot.block_count:
+            raise Violation(f"grant: at {grant.first_index} of a table of {slot.block_count}")
+        if max(blocks, default=0) >= self._options.kv_block_count:
+            raise Violation(f"grant: block {max(blocks)} of {self._options.kv_block_count}")
+        slot.block_count += len(blocks)
 
-    def _check(self, rows: Rows, first_end: Integers, ended: Flags) -> None:
-        slots, known = rows.slots, self._known[rows.slots]
-        is_off = rows.samples & (first_end != known)
-        faults = {
-            "is empty": ~self._taken[slots],
-            "runs beyond what is known": ~ended & (first_end > known),
-            "samples inside its ids": ~ended & is_off,
-            "has a limit above its blocks": rows.kv_token_limits > self._blocks[slots] * BLOCK_SIZE,
-        }
-        # One look where nothing is wrong, as ever in a benchmark.
-        if not np.logical_or.reduce(list(faults.values()), axis=None):
-            return
-        name, broken = next((name, rows_at) for name, rows_at in faults.items() if rows_at.any())
-        raise Violation(f"rows: slot {slots[broken.argmax()]} {name}")
+    def _move(self, row: Row, slot: Slot, num_steps: int) -> tuple[list[int], State]:
+        """The ids that a row gives, and its state; the slot is where it is then."""
+        first_end = slot.computed_count + row.token_count
+        # The last of the steps for which the granted blocks have room.
+        room = min(row.kv_token_limit - first_end + 1, num_steps)
+        if slot.has_ended:
+            return [], shard_pb2.ROW_STATE_MASKED
+        if room <= 0:
+            return [], shard_pb2.ROW_STATE_KV_LIMIT
+        ids = self._say(slot, min(room, slot.max_left)) if row.samples else []
+        state = shard_pb2.ROW_STATE_RUNNING
+        if row.samples and len(ids) == slot.max_left:
+            state = shard_pb2.ROW_STATE_LENGTH
+        elif room < num_steps:
+            state = shard_pb2.ROW_STATE_KV_LIMIT
+        if slot.may_end or slot.stop_ids:
+            ids, state = self._cut_at_end(slot, ids, state)
+        count = len(ids)
+        slot.computed_count = first_end + max(count - 1, 0)
+        slot.known_count += count
+        slot.max_left -= count
+        slot.min_left = max(slot.min_left - count, 0)
+        slot.has_ended = state not in GOING_ON
+        return ids, state
 
-    def _draw(self, slots: Integers, num_steps: int) -> Ids:
-        """Ids by row and step: a hash of salt and position."""
-        first = self._known[slots] - self._prompt_length[slots]
-        mixed: Ids = (first[:, None] + np.arange(num_steps)).astype(np.uint32)
-        mixed *= np.uint32(0x9E3779B1)
-        mixed ^= self._salt[slots][:, None]
-        mixed *= np.uint32(0x7FEB352D)
-        mixed ^= mixed >> np.uint32(15)
-        ids: Ids = self._alphabet[mixed & np.uint32(255)]
-        if self._options.end_every:
-            may_end = self._may_end[slots][:, None] & self._is_free(slots, num_steps)
-            mixed *= np.uint32(0x846CA68B)
-            ends = (mixed >> np.uint32(8)) % np.uint32(self._options.end_every) == 0
-            ids[ends & may_end] = self._end_id
-        return ids
+    def _say(self, slot: Slot, count: int) -> list[int]:
+        begin = slot.salt % BEGINNING_COUNT + slot.known_count - slot.prompt_length
+        if not slot.may_end:
+            return self._text[begin : begin + count]
+        free = begin + min(slot.min_left, count)
+        return self._text[begin:free] + self._text_with_ends[free : begin + count]
 
-    def _is_free(self, slots: Integers, num_steps: int) -> Flags:
-        """By row and step: whether the least number of tokens has come before."""
-        is_free: Flags = np.arange(num_steps) >= self._min_left[slots][:, None]
-        return is_free
-
-    def _cut_at_ends(self, slots: Integers, ids: Ids, counts: Integers, states: States) -> None:
-        """Shortens rows in which an id ends the text."""
-        free = self._is_free(slots, ids.shape[1])
-        at_end = (ids == self._end_id) & free & self._may_end[slots][:, None]
-        at_stop = np.zeros_like(at_end)
-        for row, slot in enumerate(slots.tolist()):
-            if slot in self._stop_ids:
-                at_stop[row] = np.isin(ids[row], self._stop_ids[slot]) & free[row]
-        either = at_end | at_stop
-        first = either.argmax(axis=1)
-        cut = either.any(axis=1) & (first < counts)
-        counts[cut] = first[cut] + 1
-        rows = np.arange(len(slots))
-        ended = at_end[rows, first]
-        states[cut & ended] = shard_pb2.ROW_STATE_END_OF_TEXT
-        states[cut & ~ended] = shard_pb2.ROW_STATE_STOP_ID
+    def _cut_at_end(self, slot: Slot, ids: list[int], state: State) -> tuple[list[int], State]:
+        for place, token_id in enumerate(ids):
+            if place < slot.min_left:
+                continue
+            if token_id == self._end_id and slot.may_end:
+                return ids[: place + 1], shard_pb2.ROW_STATE_END_OF_TEXT
+            if token_id in slot.stop_ids:
+                return ids[: place + 1], shard_pb2.ROW_STATE_STOP_ID
+        return ids, state
 
 
-def _words(data: bytes) -> Integers:
+def _check(row: Row, slot: Slot) -> None:
+    """Raises Violation if the row is not what its slot allows."""
+    if row.kv_token_limit > slot.block_count * BLOCK_SIZE:
+        raise Violation(f"rows: slot {row.slot} has a limit above its blocks")
+    if slot.has_ended:
+        return
+    first_end = slot.computed_count + row.token_count
+    if first_end > slot.known_count:
+        raise Violation(f"rows: slot {row.slot} runs beyond what is known")
+    if row.samples and first_end != slot.known_count:
+        raise Violation(f"rows: slot {row.slot} samples inside its ids")
+
+
+def _words(data: bytes) -> tuple[int, ...]:
     if len(data) % 4:
         raise Violation(f"packed integers: {len(data)} bytes is no multiple of 4")
-    return np.frombuffer(data, "<u4").astype(np.int64)
+    return struct.unpack(f"<{len(data) // 4}I", data)

@@ -11,9 +11,6 @@ import json
 import zlib
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from santacoder.shard.v1 import shard_pb2
 
 
@@ -44,18 +41,18 @@ class TruthLog:
     def sampled(
         self,
         at: float,
-        sequences: npt.NDArray[np.uint64],
-        counts: npt.NDArray[np.uint32],
-        states: npt.NDArray[np.uint8],
+        sequences: list[int],
+        counts: list[int],
+        states: list[int],
     ) -> None:
         """A result left: so many tokens of each sequence, and what each row is now."""
         self._note(
             {
                 "event": "tokens",
                 "at": at,
-                "sequences": sequences.tolist(),
-                "counts": counts.tolist(),
-                "states": states.tolist(),
+                "sequences": sequences,
+                "counts": counts,
+                "states": states,
             }
         )
 
