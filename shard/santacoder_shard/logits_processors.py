@@ -18,8 +18,9 @@ from torch import Tensor
 # The sum of all weights must fit in an int64, and each weight in a float64.
 _SUM_BITS: Final = 62
 _WEIGHT_BITS: Final = 52
-# Steps a natural-log unit, when surprise is compared in integers.
+# Steps a natural-log unit, when surprise is compared in integers, and when it is added up.
 _SURPRISE_SCALE: Final = 2.0**40
+_ENTROPY_SCALE: Final = 2.0**58
 
 
 def add_bias(values: Tensor, bias: Iterable[tuple[int, float]]) -> None:
@@ -54,9 +55,13 @@ def weigh(values: Tensor, temperature: float) -> Tensor:
 
     The likeliest id weighs 2**46 at 50,000 ids; what is 32 natural-log units below it weighs 0.
     """
-    bits = min(_WEIGHT_BITS, _SUM_BITS - len(values).bit_length())
     relative = (values - values.max()).div_(temperature).exp_()
-    return relative.mul_(2.0**bits).to(torch.int64)
+    return relative.mul_(2.0 ** weight_bits(len(values))).to(torch.int64)
+
+
+def weight_bits(token_count: int) -> int:
+    """The heaviest of `token_count` ids weighs 2 to this power."""
+    return min(_WEIGHT_BITS, _SUM_BITS - token_count.bit_length())
 
 
 def keep_top_k(weights: Tensor, count: int) -> Tensor:
@@ -80,8 +85,8 @@ def keep_typical_p(weights: Tensor, mass: float) -> Tensor:
     ids = weights.nonzero().squeeze(1)
     probabilities = weights[ids].double() / weights.sum()
     surprise = -probabilities.log()
-    # The end of a running sum: its order of addition is fixed, that of sum() depends on threads.
-    entropy = (probabilities * surprise).cumsum(dim=0)[-1]
+    terms = (probabilities * surprise).mul_(_ENTROPY_SCALE).to(torch.int64)
+    entropy = terms.sum().double() / _ENTROPY_SCALE
     deviation = (surprise - entropy).abs().mul_(_SURPRISE_SCALE).to(torch.int64)
     return _keep_mass(weights, _ordered(ids, by=deviation), mass)
 

@@ -115,11 +115,11 @@ def is_plain_greedy(row: SamplingRow) -> bool:
         row.parameters.temperature == 0.0
         and not row.logit_bias
         and not row.banned_ids
-        and not _has_penalties(row.parameters)
+        and not has_penalties(row.parameters)
     )
 
 
-def _has_penalties(parameters: SamplingParameters) -> bool:
+def has_penalties(parameters: SamplingParameters) -> bool:
     return (
         parameters.repetition_penalty != 1.0
         or parameters.presence_penalty != 0.0
@@ -141,7 +141,7 @@ def _adjusted(logits: Tensor, row: SamplingRow) -> Tensor:
     parameters = row.parameters
     values = logits.to(torch.float64, copy=True)
     processors.add_bias(values, row.logit_bias)
-    if _has_penalties(parameters):
+    if has_penalties(parameters):
         seen = torch.as_tensor(row.token_ids, dtype=torch.int64, device=values.device)
         processors.penalize_repetition(values, seen, parameters.repetition_penalty)
         output = seen[row.prompt_length :]
