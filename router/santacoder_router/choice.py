@@ -96,19 +96,17 @@ class Choice:
             self._request.stop(self._sequence)
             self._end(ChoiceEnd(inference_pb2.FINISH_REASON_CANCELLED))
 
-    def whole(self, index: int) -> inference_pb2.Choice:
+    def put_whole(self, message: inference_pb2.Choice) -> None:
         """The answer; for a choice that has ended and of which nothing was taken."""
-        delta = self.pending.take() or inference_pb2.Delta()
-        end = self.end or ChoiceEnd(inference_pb2.FINISH_REASON_UNSPECIFIED)
-        return inference_pb2.Choice(
-            index=index,
-            text=delta.text,
-            token_ids=delta.token_ids,
-            finish_reason=end.reason,
-            matched_stop=end.matched_stop,
-            matched_token_id=end.matched_token_id,
-            logprobs=delta.logprobs,
-        )
+        self.pending.move_to(message)
+        end = self.end
+        if end is None:
+            return
+        message.finish_reason = end.reason
+        if end.matched_stop is not None:
+            message.matched_stop = end.matched_stop
+        if end.matched_token_id is not None:
+            message.matched_token_id = end.matched_token_id
 
     def _grow(self, event: plan.Tokens) -> None:
         if self.end is not None:

@@ -50,78 +50,72 @@ def encode_plan(
     plan: core.StepPlan, epoch: int, lease_seconds: float, step_deadline_seconds: float
 ) -> bytes:
     """The frame of a plan, the same for every rank. `lease_seconds` caps a lease of many steps."""
-    is_lease = plan.num_steps > 1
-    message = shard_pb2.Plan(
-        epoch=epoch,
-        number=plan.number,
-        retires=[
-            shard_pb2.Retire(sequence=retire.sequence, generation=retire.generation)
-            for retire in plan.retires
-        ],
-        admits=[_admit(admit) for admit in plan.admits],
-        block_grants=[
-            shard_pb2.BlockGrant(
-                slot=grant.slot,
-                first_index=grant.first_index,
-                block_ids=pack_uint32(grant.block_ids),
-            )
-            for grant in plan.grants
-        ],
-        block_copies=pack_uint32(
-            [end for copy in plan.copies for end in (copy.source, copy.target)]
-        ),
-        rows=_rows(plan.rows),
-        num_steps=plan.num_steps,
-        time_cap_us=round(lease_seconds * 1e6) if is_lease else 0,
-        interruptible=is_lease,
-        step_deadline_us=round(step_deadline_seconds * 1e6),
-    )
-    return shard_pb2.ExecuteRequest(plan=message).SerializeToString()
+    # Filled in place, here and below: a message that is handed to another's constructor is copied.
+    frame = shard_pb2.ExecuteRequest()
+    message = frame.plan
+    message.epoch = epoch
+    message.number = plan.number
+    message.num_steps = plan.num_steps
+    message.step_deadline_us = round(step_deadline_seconds * 1e6)
+    if plan.num_steps > 1:
+        message.time_cap_us = round(lease_seconds * 1e6)
+        message.interruptible = True
+    for retire in plan.retires:
+        message.retires.add(sequence=retire.sequence, generation=retire.generation)
+    for admit in plan.admits:
+        _put_admit(admit, message.admits.add())
+    for grant in plan.grants:
+        block_ids = pack_uint32(grant.block_ids)
+        message.block_grants.add(
+            slot=grant.slot, first_index=grant.first_index, block_ids=block_ids
+        )
+    if plan.copies:
+        ends = [end for copy in plan.copies for end in (copy.source, copy.target)]
+        message.block_copies = pack_uint32(ends)
+    _put_rows(plan.rows, message.rows)
+    return frame.SerializeToString()
 
 
-def _rows(rows: Sequence[core.Row]) -> shard_pb2.Rows:
-    return shard_pb2.Rows(
-        slots=pack_uint32([row.slot for row in rows]),
-        token_counts=pack_uint32([row.token_count for row in rows]),
-        samples=bytes(row.sample for row in rows),
-        kv_token_limits=pack_uint32([row.kv_token_limit for row in rows]),
-    )
+def _put_rows(rows: Sequence[core.Row], message: shard_pb2.Rows) -> None:
+    message.slots = pack_uint32([row.slot for row in rows])
+    message.token_counts = pack_uint32([row.token_count for row in rows])
+    message.samples = bytes([row.sample for row in rows])
+    message.kv_token_limits = pack_uint32([row.kv_token_limit for row in rows])
 
 
-def _admit(admit: core.Admit) -> shard_pb2.Admit:
-    bias_values = [bias for _, bias in admit.logit_bias]
-    return shard_pb2.Admit(
-        sequence=admit.sequence,
-        generation=admit.generation,
-        slot=admit.slot,
-        token_ids=pack_uint32(admit.token_ids),
-        prompt_length=admit.prompt_length,
-        computed_length=admit.computed_length,
-        sampling=_sampling(admit.sampling),
-        remaining_min_tokens=admit.remaining_min_tokens,
-        remaining_max_tokens=admit.remaining_max_tokens,
-        ignore_eos=admit.ignore_eos,
-        stop_ids=pack_uint32(admit.stop_ids),
-        bias_ids=pack_uint32([token_id for token_id, _ in admit.logit_bias]),
-        bias_values=struct.pack(f"<{len(bias_values)}f", *bias_values),
-        wants_logprobs=admit.logprob_count is not None,
-        logprob_count=admit.logprob_count or 0,
-    )
+def _put_admit(admit: core.Admit, message: shard_pb2.Admit) -> None:
+    message.sequence = admit.sequence
+    message.generation = admit.generation
+    message.slot = admit.slot
+    message.token_ids = pack_uint32(admit.token_ids)
+    message.prompt_length = admit.prompt_length
+    message.computed_length = admit.computed_length
+    message.remaining_min_tokens = admit.remaining_min_tokens
+    message.remaining_max_tokens = admit.remaining_max_tokens
+    message.ignore_eos = admit.ignore_eos
+    if admit.stop_ids:
+        message.stop_ids = pack_uint32(admit.stop_ids)
+    if admit.logit_bias:
+        ids, values = zip(*admit.logit_bias, strict=True)
+        message.bias_ids = pack_uint32(ids)
+        message.bias_values = struct.pack(f"<{len(values)}f", *values)
+    if admit.logprob_count is not None:
+        message.wants_logprobs = True
+        message.logprob_count = admit.logprob_count
+    _put_sampling(admit.sampling, message.sampling)
 
 
-def _sampling(sampling: core.SamplingParameters) -> shard_pb2.Sampling:
-    return shard_pb2.Sampling(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        typical_p=sampling.typical_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed,
-        sample_index=sampling.sample_index,
-    )
+def _put_sampling(sampling: core.SamplingParameters, message: shard_pb2.Sampling) -> None:
+    message.temperature = sampling.temperature
+    message.top_k = sampling.top_k
+    message.top_p = sampling.top_p
+    message.min_p = sampling.min_p
+    message.typical_p = sampling.typical_p
+    message.repetition_penalty = sampling.repetition_penalty
+    message.presence_penalty = sampling.presence_penalty
+    message.frequency_penalty = sampling.frequency_penalty
+    message.seed = sampling.seed
+    message.sample_index = sampling.sample_index
 
 
 def decode_result(message: shard_pb2.StepResult, row_count: int) -> core.StepResult:

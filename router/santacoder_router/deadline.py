@@ -20,7 +20,11 @@ class StepDeadline:
         usual = self._usual_seconds.get(size, seconds)
         self._usual_seconds[size] = usual + NEW_SHARE * (seconds - usual)
 
+    def usual_seconds(self, token_count: int) -> float | None:
+        """What a step of `token_count` tokens takes; None where that size never ran."""
+        return self._usual_seconds.get(token_count.bit_length())
+
     def seconds(self, token_count: int) -> float:
         """Limit for a step of `token_count` tokens; generous where that size never ran."""
-        usual = self._usual_seconds.get(token_count.bit_length())
+        usual = self.usual_seconds(token_count)
         return FIRST_USE_SECONDS if usual is None else max(LEAST_SECONDS, TIMES_USUAL * usual)

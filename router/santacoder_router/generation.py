@@ -18,12 +18,16 @@ from santacoder_router.errors import DeadlineExceeded, Overloaded, Reason, Route
 from santacoder_router.faults import Log, internal_error
 from santacoder_router.metrics import Metrics
 from santacoder_router.pending import PendingDelta
-from santacoder_router.resolution import ResolvedRequest, accepted_message
+from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.text.detokenizer import ChoiceText
 from santacoder_router.text.stop_strings import StopStrings
 from santacoder_router.text.tokenizer import Tokenizer
 
 QUEUE_RETRY_SECONDS = 1.0
+REASON_NAMES = {
+    number: name.removeprefix("FINISH_REASON_")
+    for name, number in inference_pb2.FinishReason.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Generation:
             if error is not None:
                 raise error
             if is_over:
-                yield inference_pb2.CompletionEvent(finished=self._finished())
+                yield self._finished_event()
                 return
 
     async def answer(self) -> inference_pb2.CompleteResponse:
@@ -100,18 +104,24 @@ class Generation:
         await self._is_over.wait()
         if self._error is not None:
             raise self._error
-        finished = self._finished()
-        return inference_pb2.CompleteResponse(
-            accepted=self._accepted(),
-            choices=[choice.whole(index) for index, choice in enumerate(self.choices)],
-            usage=finished.usage,
-            timings=finished.timings,
-        )
+        response = inference_pb2.CompleteResponse()
+        self._put_accepted(response.accepted)
+        for choice in self.choices:
+            choice.put_whole(response.choices.add())
+        self._put_usage(response.usage)
+        self._put_timings(response.timings)
+        return response
 
     def cancel(self) -> None:
         """Ends every choice that has not ended, at once; its reason is CANCELLED. Idempotent."""
         for choice in self.choices:
             choice.cancel()
+
+    def close(self) -> None:
+        """Ends what still runs, for nobody reads on."""
+        self.cancel()
+        # They hold this request too: a circle, which the collector alone would find and much later.
+        self.choices = []
 
     def started(self, cached_token_count: int) -> None:
         """The first of the choices is in a plan."""
@@ -140,8 +150,7 @@ class Generation:
 
     def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
         """A choice has ended."""
-        name = inference_pb2.FinishReason.Name(reason).removeprefix("FINISH_REASON_")
-        self._surroundings.metrics.choices.labels(name).inc()
+        self._surroundings.metrics.choices.labels(REASON_NAMES[reason]).inc()
         if all(choice.end is not None for choice in self.choices):
             self._ended_at = self._surroundings.clock()
             self._is_over.set()
@@ -183,41 +192,51 @@ class Generation:
             return
         if not self._is_accepted:
             self._is_accepted = True
-            yield inference_pb2.CompletionEvent(accepted=self._accepted())
+            yield self._accepted_event()
         for index, choice in enumerate(self.choices):
             end = choice.end
-            if (delta := choice.pending.take()) is not None:
-                yield inference_pb2.CompletionEvent(delta=delta)
+            if choice.pending:
+                event = inference_pb2.CompletionEvent()
+                choice.pending.move_to(event.delta)
+                yield event
             if end is not None and not choice.is_end_told:
                 choice.is_end_told = True
                 yield inference_pb2.CompletionEvent(choice_finished=end.message(index))
 
-    def _accepted(self) -> inference_pb2.Accepted:
-        accepted = accepted_message(self._resolved)
-        accepted.cached_token_count = self._cached_token_count
-        accepted.queue_duration.CopyFrom(self._since_arrival(self._started_at))
-        accepted.model_revision = self._surroundings.model_revision
-        return accepted
+    # Messages are filled in place: one that is handed to another's constructor is copied.
 
-    def _finished(self) -> inference_pb2.Finished:
+    def _accepted_event(self) -> inference_pb2.CompletionEvent:
+        event = inference_pb2.CompletionEvent()
+        self._put_accepted(event.accepted)
+        return event
+
+    def _finished_event(self) -> inference_pb2.CompletionEvent:
+        event = inference_pb2.CompletionEvent()
+        self._put_usage(event.finished.usage)
+        self._put_timings(event.finished.timings)
+        return event
+
+    def _put_accepted(self, message: inference_pb2.Accepted) -> None:
+        put_accepted(self._resolved, message)
+        message.cached_token_count = self._cached_token_count
+        message.model_revision = self._surroundings.model_revision
+        self._put_since_arrival(self._started_at, message.queue_duration)
+
+    def _put_usage(self, message: inference_pb2.Usage) -> None:
         resolved = self._resolved
-        return inference_pb2.Finished(
-            usage=inference_pb2.Usage(
-                prompt_token_count=len(resolved.prompt_ids),
-                cached_token_count=self._cached_token_count,
-                completion_token_count=sum(choice.token_count for choice in self.choices),
-                dropped_prefix_token_count=resolved.dropped_prefix_token_count,
-                dropped_suffix_token_count=resolved.dropped_suffix_token_count,
-            ),
-            timings=inference_pb2.Timings(
-                queue_duration=self._since_arrival(self._started_at),
-                first_token_duration=self._since_arrival(self._first_token_at),
-                total_duration=self._since_arrival(self._ended_at),
-            ),
-        )
+        message.prompt_token_count = len(resolved.prompt_ids)
+        message.cached_token_count = self._cached_token_count
+        message.completion_token_count = sum(choice.token_count for choice in self.choices)
+        message.dropped_prefix_token_count = resolved.dropped_prefix_token_count
+        message.dropped_suffix_token_count = resolved.dropped_suffix_token_count
 
-    def _since_arrival(self, at: float | None) -> duration_pb2.Duration:
+    def _put_timings(self, message: inference_pb2.Timings) -> None:
+        self._put_since_arrival(self._started_at, message.queue_duration)
+        self._put_since_arrival(self._first_token_at, message.first_token_duration)
+        self._put_since_arrival(self._ended_at, message.total_duration)
+
+    def _put_since_arrival(self, at: float | None, message: duration_pb2.Duration) -> None:
         """Time from arrival to `at`; to now where that never came."""
         end = self._surroundings.clock() if at is None else at
-        seconds, nanos = divmod(max(0, round((end - self._arrival) * 1e9)), 1_000_000_000)
-        return duration_pb2.Duration(seconds=seconds, nanos=nanos)
+        nanos = max(0, round((end - self._arrival) * 1e9))
+        message.seconds, message.nanos = divmod(nanos, 1_000_000_000)

@@ -112,6 +112,8 @@ def check_stop(
     checks: FieldChecks, message: inference_pb2.Stopping, limits: Limits
 ) -> tuple[str, ...]:
     """The stop strings, each once."""
+    if not message.stop:
+        return ()
     path, reason = "stopping.stop", Reason.STOP_LIST
     if not checks.count(path, len(message.stop), limits.stop_string_count, reason, "stop strings"):
         return ()
@@ -129,6 +131,8 @@ def check_stop_token_ids(
     checks: FieldChecks, message: inference_pb2.Stopping, limits: Limits
 ) -> tuple[int, ...]:
     """The stop ids, each once."""
+    if not message.stop_token_ids:
+        return ()
     path, reason, ids = "stopping.stop_token_ids", Reason.TOKEN_ID_LIST, message.stop_token_ids
     if not checks.count(path, len(ids), limits.stop_token_id_count, reason, "ids"):
         return ()

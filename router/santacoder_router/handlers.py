@@ -13,6 +13,7 @@ from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from prometheus_client import Counter
 
 from santacoder_router.errors import DeadlineExceeded, Reason, RouterError
 from santacoder_router.faults import Log, internal_error
@@ -68,6 +69,7 @@ class Handlers:
         self._metrics = metrics
         self._log = log
         self._methods: dict[str, Handler] = {}
+        self._counters: dict[tuple[str, str], Counter] = {}
 
     def add_unary(
         self,
@@ -152,7 +154,11 @@ class Handlers:
         return output
 
     def _count(self, method: str, code: grpc.StatusCode) -> None:
-        self._metrics.requests.labels(method, code.name).inc()
+        key = (method, code.name)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._metrics.requests.labels(*key)
+        counter.inc()
 
 
 async def _abort(context: Context, error: RouterError, request_id: str) -> NoReturn:

@@ -30,6 +30,7 @@ class Intake:
         self._log = log
         self._running_ids: set[str] = set()
         self._last_sequence = 0
+        self._surroundings: Surroundings | None = None
 
     @property
     def running_count(self) -> int:
@@ -70,7 +71,7 @@ class Intake:
     def release(self, valid: ValidRequest, generation: Generation) -> None:
         """The caller is done with a request: what still runs of it is cancelled."""
         self._running_ids.discard(valid.request_id)
-        generation.cancel()
+        generation.close()
 
     def _claim(self, request_id: str) -> None:
         if request_id in self._running_ids:
@@ -111,14 +112,7 @@ class Intake:
         first = self._last_sequence + 1
         sequences = range(first, first + resolved.valid.completion_count)
         self._last_sequence = sequences[-1]
-        surroundings = Surroundings(
-            tokenizer=serving.tokenizer,
-            model_revision=serving.model_revision,
-            cancel=loop.cancel,
-            clock=self._clock,
-            metrics=self._metrics,
-            log=self._log,
-        )
+        surroundings = self._surroundings or self._surroundings_of(serving)
         generation = Generation(resolved, sequences, arrival, surroundings)
         for index, choice in enumerate(generation.choices):
             request = core_request(
@@ -130,3 +124,15 @@ class Intake:
             )
             loop.submit(request, choice)
         return generation
+
+    def _surroundings_of(self, serving: Serving) -> Surroundings:
+        """Made once: there is one `Serving` in a router's life."""
+        self._surroundings = Surroundings(
+            tokenizer=serving.tokenizer,
+            model_revision=serving.model_revision,
+            cancel=serving.step_loop.cancel,
+            clock=self._clock,
+            metrics=self._metrics,
+            log=self._log,
+        )
+        return self._surroundings

@@ -12,7 +12,7 @@ from santacoder_router.handlers import Call, Handlers
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.limits import Limits
 from santacoder_router.metrics import Metrics
-from santacoder_router.resolution import sampling_message
+from santacoder_router.resolution import put_sampling
 from santacoder_router.serving import Serving
 
 SERVICE_NAME = "santacoder.inference.v1.ModelService"
@@ -35,7 +35,7 @@ class ModelServicer:
 def model_message(serving: Serving) -> inference_pb2.GetModelResponse:
     """What is served, as on the wire."""
     about = serving.description
-    return inference_pb2.GetModelResponse(
+    message = inference_pb2.GetModelResponse(
         name=about.model_name,
         revision=serving.model_revision,
         tokenizer_hash=about.tokenizer_hash,
@@ -55,10 +55,11 @@ def model_message(serving: Serving) -> inference_pb2.GetModelResponse:
         ],
         end_of_text_token_id=about.end_of_text_id,
         limits=limits_message(serving.limits),
-        default_sampling=sampling_message(SamplingParameters()),
         server_version=__version__,
         kv_cache_token_count=about.block_count * about.block_size,
     )
+    put_sampling(SamplingParameters(), message.default_sampling)
+    return message
 
 
 def limits_message(limits: Limits) -> inference_pb2.Limits:

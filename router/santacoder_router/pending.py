@@ -5,8 +5,6 @@ Knows the wire's messages and the tokenizer's spelling of an id; no events, no t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router.core.plan import TokenLogprobs
 from santacoder_router.text.detokenizer import Piece
@@ -30,30 +28,25 @@ class PendingDelta:
         self._token_ids += piece.token_ids
         self._logprobs += piece.logprobs
 
-    def take(self) -> inference_pb2.Delta | None:
-        """All that waits as one message; None if nothing does."""
-        if not self._texts and not self._token_ids:
-            return None
-        delta = inference_pb2.Delta(
-            index=self._index,
-            text="".join(self._texts),
-            token_ids=self._token_ids,
-            logprobs=[
-                self._position(token_id, logprobs)
-                for token_id, logprobs in zip(self._token_ids, self._logprobs, strict=False)
-            ],
-        )
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._texts or self._token_ids)
+
+    def move_to(self, message: inference_pb2.Delta | inference_pb2.Choice) -> None:
+        """Puts all that waits into a new message."""
+        message.index = self._index
+        message.text = "".join(self._texts)
+        message.token_ids.extend(self._token_ids)
+        for token_id, logprobs in zip(self._token_ids, self._logprobs, strict=False):
+            position = message.logprobs.add()
+            self._put_token(token_id, logprobs.chosen, position.chosen)
+            for top_id, logprob in logprobs.top:
+                self._put_token(top_id, logprob, position.top.add())
         self._texts, self._token_ids, self._logprobs = [], [], []
-        return delta
 
-    def _position(self, token_id: int, logprobs: TokenLogprobs) -> inference_pb2.PositionLogprobs:
-        return inference_pb2.PositionLogprobs(
-            chosen=self._token(token_id, logprobs.chosen), top=self._tokens(logprobs.top)
-        )
-
-    def _tokens(self, pairs: Sequence[tuple[int, float]]) -> list[inference_pb2.TokenLogprob]:
-        return [self._token(token_id, logprob) for token_id, logprob in pairs]
-
-    def _token(self, token_id: int, logprob: float) -> inference_pb2.TokenLogprob:
-        text = self._tokenizer.detokenize([token_id])
-        return inference_pb2.TokenLogprob(token_id=token_id, text=text, logprob=logprob)
+    def _put_token(
+        self, token_id: int, logprob: float, message: inference_pb2.TokenLogprob
+    ) -> None:
+        message.token_id = token_id
+        message.text = self._tokenizer.detokenize([token_id])
+        message.logprob = logprob

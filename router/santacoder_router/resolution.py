@@ -83,42 +83,40 @@ def core_request(
     )
 
 
-def accepted_message(resolved: ResolvedRequest) -> inference_pb2.Accepted:
+def put_accepted(resolved: ResolvedRequest, message: inference_pb2.Accepted) -> None:
     """The values in force. Cached count, queue time and revision are for the caller to add."""
+    # Filled in place: a message that is handed to another's constructor is copied.
     valid = resolved.valid
-    sampling = sampling_message(valid.sampling)
-    sampling.logit_bias.update(valid.logit_bias)
-    return inference_pb2.Accepted(
-        request_id=valid.request_id,
-        sampling=sampling,
-        stopping=inference_pb2.Stopping(
-            max_new_tokens=resolved.max_new_tokens,
-            min_new_tokens=valid.min_new_tokens,
-            stop=valid.stop,
-            stop_token_ids=valid.stop_token_ids,
-            ignore_eos=valid.ignore_eos,
-        ),
-        output=inference_pb2.Output(logprobs=valid.logprob_count, echo=valid.echo),
-        completion_count=valid.completion_count,
-        priority=inference_pb2.Priority.ValueType(valid.priority),
-        fim_order=inference_pb2.FimOrder.ValueType(resolved.fim_order),
-        prompt_token_count=len(resolved.prompt_ids),
-    )
+    message.request_id = valid.request_id
+    message.completion_count = valid.completion_count
+    message.priority = inference_pb2.Priority.ValueType(valid.priority)
+    message.fim_order = inference_pb2.FimOrder.ValueType(resolved.fim_order)
+    message.prompt_token_count = len(resolved.prompt_ids)
+    put_sampling(valid.sampling, message.sampling)
+    if valid.logit_bias:
+        message.sampling.logit_bias.update(valid.logit_bias)
+    stopping = message.stopping
+    stopping.max_new_tokens = resolved.max_new_tokens
+    stopping.min_new_tokens = valid.min_new_tokens
+    stopping.stop.extend(valid.stop)
+    stopping.stop_token_ids.extend(valid.stop_token_ids)
+    stopping.ignore_eos = valid.ignore_eos
+    message.output.echo = valid.echo
+    if valid.logprob_count is not None:
+        message.output.logprobs = valid.logprob_count
 
 
-def sampling_message(sampling: plan.SamplingParameters) -> inference_pb2.Sampling:
+def put_sampling(sampling: plan.SamplingParameters, message: inference_pb2.Sampling) -> None:
     """Sampling as on the wire, without biases."""
-    return inference_pb2.Sampling(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        typical_p=sampling.typical_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed,
-    )
+    message.temperature = sampling.temperature
+    message.top_k = sampling.top_k
+    message.top_p = sampling.top_p
+    message.min_p = sampling.min_p
+    message.typical_p = sampling.typical_p
+    message.repetition_penalty = sampling.repetition_penalty
+    message.presence_penalty = sampling.presence_penalty
+    message.frequency_penalty = sampling.frequency_penalty
+    message.seed = sampling.seed
 
 
 def _room(prompt: PromptIds, limits: Limits) -> int:

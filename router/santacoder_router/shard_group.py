@@ -25,6 +25,8 @@ CHECK_SECONDS = 0.5
 HEARTBEAT_LIMIT_SECONDS = 3.5
 # The rank notices a step that overstays before the router does, and can say more about it.
 DEADLINE_MARGIN_SECONDS = 1.0
+# A lease of this length is over, or nearly, before an interrupt is there.
+SHORT_LEASE_SECONDS = 0.0005
 
 Clock = Callable[[], float]
 
@@ -44,7 +46,7 @@ class InFlight:
     number: int
     row_count: int
     step_token_count: int
-    is_lease: bool
+    is_long_lease: bool
     is_admission: bool
     sent_at: float
     step_deadline_seconds: float
@@ -133,7 +135,7 @@ class ShardGroup:
             number=plan.number,
             row_count=len(plan.rows),
             step_token_count=token_count,
-            is_lease=plan.num_steps > 1,
+            is_long_lease=self._is_long_lease(plan, token_count),
             is_admission=bool(plan.admits),
             sent_at=now,
             step_deadline_seconds=limit_seconds,
@@ -144,13 +146,21 @@ class ShardGroup:
     def interrupt_lease(self, is_somebody_queued: bool) -> None:
         """Cuts the running lease short, once, if anybody waits; rank 0 fixes the step for all."""
         oldest = self._oldest()
-        if oldest is None or not oldest.is_lease or oldest.is_interrupted:
+        if oldest is None or not oldest.is_long_lease or oldest.is_interrupted:
             return
         # Whoever is in a plan behind the lease waits for it just as well.
         behind = (plan for plan in self._in_flight.values() if plan is not oldest)
         if is_somebody_queued or any(plan.is_admission for plan in behind):
             oldest.is_interrupted = True
             self._links[0].send(codec.encode_interrupt(oldest.number))
+
+    def _is_long_lease(self, plan: StepPlan, first_token_count: int) -> bool:
+        """Whether it pays to cut it short; also where nobody knows how long it takes."""
+        first = self._deadline.usual_seconds(first_token_count)
+        further = self._deadline.usual_seconds(len(plan.rows))
+        if plan.num_steps == 1 or first is None or further is None:
+            return plan.num_steps > 1
+        return first + (plan.num_steps - 1) * further > SHORT_LEASE_SECONDS
 
     def take_results(self) -> list[Arrived]:
         """Rank 0's results since the last call, in order; none once the group has failed."""

@@ -66,8 +66,7 @@ def test_every_field_of_an_admit_is_in_its_frame() -> None:
 def test_no_logprobs_and_none_beside_the_chosen_differ(
     count: int | None, wanted: tuple[bool, int]
 ) -> None:
-    fields = {name: getattr(ADMIT, name) for name in core.Admit.__slots__}
-    admit = core.Admit(**{**fields, "logprob_count": count})
+    admit = ADMIT._replace(logprob_count=count)
     [message] = decoded(plan_of(admits=(admit,))).admits
     assert (message.wants_logprobs, message.logprob_count) == wanted
 

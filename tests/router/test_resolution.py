@@ -14,10 +14,10 @@ from santacoder_router.errors import InvalidRequest, Reason
 from santacoder_router.limits import Limits
 from santacoder_router.resolution import (
     ResolvedRequest,
-    accepted_message,
     core_request,
+    put_accepted,
+    put_sampling,
     resolve,
-    sampling_message,
 )
 from santacoder_router.text.fim import Sentinels
 from santacoder_router.text.prompt import FimOrder, PromptIds, TextPrompt
@@ -196,9 +196,15 @@ def test_without_a_time_budget_there_is_no_end_to_it() -> None:
     assert (request.deadline, request.time_budget_end) == (None, None)
 
 
+def accepted(resolved: ResolvedRequest) -> inference_pb2.Accepted:
+    message = inference_pb2.Accepted()
+    put_accepted(resolved, message)
+    return message
+
+
 def test_the_accepted_message_says_every_value_in_force() -> None:
     resolved = resolve(FULL, PromptIds((1,), (2,), FimOrder.SPM), LIMITS, SENTINELS)
-    assert accepted_message(resolved) == inference_pb2.Accepted(
+    assert accepted(resolved) == inference_pb2.Accepted(
         request_id="r",
         sampling=inference_pb2.Sampling(
             temperature=0.5,
@@ -228,18 +234,19 @@ def test_the_accepted_message_says_every_value_in_force() -> None:
 
 
 def test_defaults_are_echoed_as_set_and_logprobs_stay_unset() -> None:
-    accepted = accepted_message(fit(plain(3)))
+    message = accepted(fit(plain(3)))
     options = {field.name for field in inference_pb2.Sampling.DESCRIPTOR.fields}
-    said = {field.name for field, _ in accepted.sampling.ListFields()}
+    said = {field.name for field, _ in message.sampling.ListFields()}
     assert said == options - {"logit_bias"}
-    assert accepted.stopping.HasField("min_new_tokens")
-    assert accepted.stopping.HasField("ignore_eos")
-    assert accepted.stopping.max_new_tokens == 128
-    assert accepted.output.HasField("echo")
-    assert not accepted.output.HasField("logprobs")
-    assert accepted.fim_order == inference_pb2.FIM_ORDER_UNSPECIFIED
+    assert message.stopping.HasField("min_new_tokens")
+    assert message.stopping.HasField("ignore_eos")
+    assert message.stopping.max_new_tokens == 128
+    assert message.output.HasField("echo")
+    assert not message.output.HasField("logprobs")
+    assert message.fim_order == inference_pb2.FIM_ORDER_UNSPECIFIED
 
 
 def test_default_sampling_can_be_said_alone() -> None:
-    message = sampling_message(SamplingParameters())
+    message = inference_pb2.Sampling()
+    put_sampling(SamplingParameters(), message)
     assert (message.temperature, message.top_p, message.repetition_penalty) == (0.0, 1.0, 1.0)

@@ -96,6 +96,22 @@ def test_a_lease_answers_step_by_step_and_an_interrupt_cuts_it(tmp_path: Path) -
     asyncio.run(scenario())
 
 
+def test_a_lease_that_is_nearly_over_is_let_run(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        behaviour = Behaviour(step_seconds=0.05, reported_step_seconds=1e-5)
+        async with connected(tmp_path, behaviour, size=1) as (group, mock):
+            for plan in (first_plan(), next_plan(2)):
+                group.send(plan, LEASE_SECONDS)
+            await until(lambda: not group._in_flight)
+            group.send(next_plan(3, num_steps=4), LEASE_SECONDS)
+            group.interrupt_lease(is_somebody_queued=True)
+            await until(lambda: not group._in_flight)
+            assert mock.behaviour.interrupted_plan_numbers == []
+            assert mock.shards[0].step_count == 6
+
+    asyncio.run(scenario())
+
+
 async def heard(group: ShardGroup) -> None:
     """Waits for a frame of every rank: its stream is open."""
     before = list(group._heard_at)

@@ -101,7 +101,7 @@ def test_a_lease_is_not_cut_short_for_those_who_begin_with_it(tmp_path: Path) ->
 def test_someone_who_waits_cuts_a_lease_short(tmp_path: Path) -> None:
     async def scenario() -> None:
         # Steps seem quick, so that leases are granted, and are slow, so that someone can wait.
-        behaviour = Behaviour(step_seconds=0.05, reported_step_seconds=1e-5, steps_per_lease=32)
+        behaviour = Behaviour(step_seconds=0.05, reported_step_seconds=3e-5, steps_per_lease=32)
         async with running_router(tmp_path, behaviour) as running:
             long = pb.Stopping(max_new_tokens=200, ignore_eos=True)
             first = asyncio.create_task(running.complete(stopping=long))

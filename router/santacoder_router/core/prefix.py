@@ -6,12 +6,11 @@ Knows nothing of KV blocks, requests or plans.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prefix:
+class Prefix(NamedTuple):
     """All ids up to a block's end. `content` is the block's ids; at the root, the cache key."""
 
     digest: bytes

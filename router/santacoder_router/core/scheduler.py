@@ -53,6 +53,8 @@ class Scheduler:
     ) -> None:
         self._config = config
         self._cache_seed = cache_seed
+        # The root of whoever has no key of their own: nearly everybody's.
+        self._common_root = root_prefix(cache_seed, b"")
         self._rank = rank or aged_priority(config.aging_seconds)
         self._live: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
@@ -110,7 +112,9 @@ class Scheduler:
             raise ValueError(f"request: too many tokens; got {token_count}; allowed 2 to {limit}")
         self._arrival_count += 1
         order = (self._rank(request, now), self._arrival_count)
-        sequence = Sequence(request, order, [root_prefix(self._cache_seed, request.cache_key)])
+        key = request.cache_key
+        root = root_prefix(self._cache_seed, key) if key else self._common_root
+        sequence = Sequence(request, order, [root])
         self._live[request.request_id] = sequence
         self._waiting.add(sequence)
         self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))

@@ -6,7 +6,6 @@ that every read can be checked. Knows the scheduler by its plans only.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -100,7 +99,7 @@ class SimulatedShard:
         self._check_rows(plan)
         steps = 1
         outcomes = [self._run_step(plan.rows)]
-        rows = [dataclasses.replace(row, token_count=1) for row in plan.rows]
+        rows = [row._replace(token_count=1) for row in plan.rows]
         while steps < plan.num_steps and self._random.random() >= cut_rate:
             outcomes.append(self._run_step(rows))
             steps += 1
