@@ -8,7 +8,6 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
@@ -23,7 +22,7 @@ REPEAT_COUNT = 30
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _read_kernel(source: Any, sums: Any, BLOCK: tl.constexpr, COUNT: tl.constexpr) -> None:
+def _read_kernel(source, sums, BLOCK: tl.constexpr, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
     """A program sums up COUNT blocks and writes one number, so that all of them must be read."""
     first = tl.program_id(0).to(tl.int64) * BLOCK * COUNT
     total = tl.zeros([BLOCK], tl.float32)
