@@ -9,26 +9,32 @@ import torch
 from sampled_texts import Text, sampling_row, specified
 from torch import Tensor
 
-from santacoder_shard.gpu_sampling import history_words, option_words, sampling_of
+from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
 from santacoder_shard.kernels.choice.triton_kernel import likeliest_kernel
 from santacoder_shard.kernels.sampling.launch import SampledStep, Sampler, Sampling, SlotOptions
-from santacoder_shard.sampler import distribution, has_penalties
+from santacoder_shard.sampler import distribution
 
 END_ID_COUNT = 128
-DUMMY_COUNT = 9
 
 
 class DeviceSampler:
     """The kernels, over `row_count` rows of as many slots; row r of a step is of slot R - 1 - r."""
 
-    def __init__(self, token_count: int, row_count: int, block: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        token_count: int,
+        row_count: int,
+        block: int,
+        device: str = "cpu",
+        dummy_count: int = 9,
+    ) -> None:
         parts = -(-token_count // block)
         self.token_count, self.block = token_count, block
-        self.options = SlotOptions.empty(row_count, parts * block, torch.device(device))
+        options = SlotOptions.empty(row_count, parts * block, torch.device(device))
         with torch.device(device):
             self._best_values = torch.zeros(row_count, parts)
             self.step = SampledStep(
-                logits=torch.full((row_count, token_count + DUMMY_COUNT), 3e38),
+                logits=torch.full((row_count, token_count + dummy_count), 3e38),
                 best_ids=torch.zeros(row_count, parts, dtype=torch.int32),
                 row_slots=torch.arange(row_count, dtype=torch.int32).flip(0),
                 positions=torch.full((row_count,), -1, dtype=torch.int32),
@@ -36,24 +42,21 @@ class DeviceSampler:
                 forced_ids=torch.full((row_count,), 7, dtype=torch.int32),
             )
             self.sample_rows = torch.arange(row_count, dtype=torch.int32)
-        self.sampler = Sampler(self.options, self.step, token_count, block)
+        self.uploads = SamplingUploads(options, token_count)
+        self.sampler = Sampler(options, self.step, token_count, block)
 
     def begin(self, texts: Sequence[Text]) -> None:
         """Put the texts into the slots of the first rows."""
-        step, options = self.step, self.options
+        step, admitted = self.step, []
         step.positions.fill_(-1)
         for row, text in enumerate(texts):
-            index, slot = int(step.row_slots[row]), text.slot()
-            options.words[index].copy_(torch.from_numpy(option_words(slot, self.token_count)))
+            index = int(step.row_slots[row])
             step.end_ids[index] = -1
             ends = torch.tensor(sorted(text.end_ids), dtype=torch.int32)
             step.end_ids[index, : len(ends)].copy_(ends)
             step.positions[row] = len(text.token_ids) - 1
-            history = torch.zeros(options.histories.shape[1], dtype=torch.int32)
-            if has_penalties(text.parameters):
-                ids, counts = history_words(slot.admit)
-                history[torch.from_numpy(ids)] = torch.from_numpy(counts)
-            options.histories[index].copy_(history)
+            admitted.append((index, text.slot()))
+        self.uploads.admit(admitted)
 
     def choose(self, logits: Sequence[Tensor], sampling: Sampling, steps_on: int = 0) -> list[int]:
         """Ids of the rows, -1 where the likeliest is wanted, after `steps_on` more tokens."""

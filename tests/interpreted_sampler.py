@@ -11,10 +11,15 @@ from dataclasses import replace
 
 import torch
 from device_sampler import DeviceSampler, compare
+from engine_driver import small_geometry
 from sampled_texts import Text, logits_of, random_text, specified
 
+from santacoder_shard.gpu_buffers import SlotState, StepBuffers
+from santacoder_shard.gpu_choice import GpuChoice
+from santacoder_shard.gpu_logprobs import ReportRequest, queue_reports
 from santacoder_shard.gpu_sampling import sampling_of
 from santacoder_shard.kernels.sampling.launch import Sampling
+from santacoder_shard.sampler import token_logprobs
 from santacoder_shard.step import SamplingParameters
 
 
@@ -124,12 +129,46 @@ def check_crowd() -> None:
                 sys.exit(f"alone {alone}, in the crowd {token_id}; {text}")
 
 
+def check_logprobs() -> None:
+    """Reports as the CPU makes them, with equals, and the same whoever else wants one."""
+    token_count, row_count = 120, 4
+    state = SlotState.empty(row_count, 2, torch.device("cpu"))
+    buffers = StepBuffers(
+        small_geometry(), state, 8, 4, token_count, torch.float32, torch.device("cpu")
+    )
+    torch.manual_seed(1)
+    buffers.logits[:, :token_count] = 3 * torch.randn(row_count, token_count)
+    buffers.logits[2:, :token_count] = (buffers.logits[2:, :token_count]).round()
+    buffers.logits[:, token_count:] = 3e38
+    GpuChoice(buffers)(torch.full((row_count,), -1, dtype=torch.int32), Sampling.LIKELIEST)
+    chosen_ids = [5, 119, 0, 7]
+    buffers.out_ids.copy_(torch.tensor(chosen_ids))
+    requests = [ReportRequest(place, count) for place, count in ((3, 20), (0, 1), (2, 0))]
+    (queued,) = queue_reports(buffers, requests)
+    for request in requests:
+        place = request.sample_place
+        told = queued.arrived()[place]
+        (alone,) = queue_reports(buffers, [request])
+        logits = buffers.logits[place, :token_count]
+        wanted = token_logprobs(logits, chosen_ids[place], request.top_count)
+        if [token_id for token_id, _ in told.top] != [token_id for token_id, _ in wanted.top]:
+            sys.exit(f"{told}, should be {wanted}")
+        values = [[report.chosen, *dict(report.top).values()] for report in (told, wanted)]
+        # Exponentials and the order of their sum differ in the last places.
+        torch.testing.assert_close(
+            *(torch.tensor(line, dtype=torch.float64) for line in values), rtol=0, atol=1e-12
+        )
+        if alone.arrived() != {place: told}:
+            sys.exit(f"alone {alone.arrived()}, beside others {told}")
+
+
 CHECKS = {
     "random": check_random,
     "equals": check_equals,
     "bans": check_bans,
     "history": check_history,
     "crowd": check_crowd,
+    "logprobs": check_logprobs,
 }
 
 

@@ -15,6 +15,7 @@ from engine_driver import prompt_ids, random_model, small_geometry
 from santacoder_shard.gpu_buffers import SlotState, StepBuffers, StepRows
 from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, TILE_ROWS, GpuModel
 from santacoder_shard.inputs import Chunk, build_inputs
+from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.parallel import Parallel
 
@@ -46,7 +47,7 @@ class BothModels:
         rows, sample_rows = self._fill(chunks)
         self._model.body(rows, is_decode)
         self._model.head(sample_rows)
-        self._model.choose(sample_rows, self.buffers.forced_ids[: len(chunks)])
+        self._model.choose(sample_rows, Sampling.LIKELIEST)
         wanted = self._reference(
             build_inputs(chunks, self._tables), self._reference_cache, Parallel()
         )

@@ -9,6 +9,7 @@ import triton
 from torch import Tensor
 
 from santacoder_shard.geometry import Geometry
+from santacoder_shard.kernels.sampling.launch import SlotOptions
 
 CHOICE_BLOCK = 2048
 # Every id that can end a sequence: end of text, sentinels, and as many stop ids as are allowed.
@@ -94,7 +95,8 @@ class StepBuffers:
         # At any count of rows the slots come first.
         self.row_slots = self.words[:row_limit]
         self.sample_rows = empty(slot_count, dtype=torch.int32)
-        self.forced_ids = empty(slot_count, dtype=torch.int32).fill_(-1)
+        self.forced_ids = empty(slot_count, dtype=torch.int32)
+        self.no_ids = empty(slot_count, dtype=torch.int32).fill_(-1)
         self.positions = empty(row_limit, dtype=torch.int32)
         self.places = empty(row_limit, dtype=torch.int64)
         self.hidden = empty(row_limit, geometry.embedding_size, dtype=single)
@@ -107,6 +109,7 @@ class StepBuffers:
         self.split_moments = empty(*heads, 2, dtype=single)
         self.logits = empty(slot_count, geometry.vocabulary_size, dtype=single)
         parts = -(-token_count // self.choice_block)
+        self.options = SlotOptions.empty(slot_count, parts * self.choice_block, device)
         self.best_values = empty(slot_count, parts, dtype=single)
         self.best_ids = empty(slot_count, parts, dtype=torch.int32)
         self.out_ids = empty(slot_count, dtype=torch.int32)

@@ -3,30 +3,31 @@
 What only the device knows while steps are in flight, each slot's last id, position and end, stays
 on the device; the host repeats it from the ids that come back. A plan's last steps may still be
 running when `run` returns: the next plan is launched behind them, and `drain` waits for what is
-left. Rows that need more than the likeliest id are sampled between steps, without running ahead.
+left. Ids are chosen on the device whatever a row's options are.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from santacoder_shard.engine import EngineConfig
 from santacoder_shard.gpu_buffers import SlotState, StepBuffers
 from santacoder_shard.gpu_graphs import StepGraphs
+from santacoder_shard.gpu_logprobs import QueuedReports, ReportRequest, queue_reports
 from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, GpuModel
-from santacoder_shard.gpu_rows import PlannedRow, StepWords, pack_step
+from santacoder_shard.gpu_rows import NOT_SAMPLED, PlannedRow, StepWords, pack_step
+from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
 from santacoder_shard.gpu_slots import SlotUploads
-from santacoder_shard.gpu_transfer import IdRing, to_device
+from santacoder_shard.gpu_transfer import IdRing
 from santacoder_shard.kernels.choice.triton_kernel import NON_FINITE_ID
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.model import SantaCoder
-from santacoder_shard.sampler import SamplingBatch, is_plain_greedy, sample
-from santacoder_shard.slots import PlanError, SlotTable
+from santacoder_shard.slots import PlanError, Slot, SlotTable
 from santacoder_shard.step import Plan, Row, RowOutcome, RowState, StepOutcome, TokenLogprobs
 
 # Enough that the device never waits for the host, few enough that an interrupt takes hold soon.
@@ -45,7 +46,7 @@ class _LaunchedStep:
     emit: Emit
     launched_at: float
     final: bool = False
-    logprobs: dict[int, TokenLogprobs | None] = field(default_factory=dict)
+    reports: Sequence[QueuedReports] = ()
 
 
 class GpuEngine:
@@ -77,12 +78,15 @@ class GpuEngine:
             device,
         )
         self._uploads = SlotUploads(state)
+        self._sampling_uploads = SamplingUploads(self._buffers.options, config.token_count)
         self._words = StepWords(self._buffers)
         self._ring = IdRing(config.slot_count, STEPS_AHEAD + 2, self._buffers.out_ids)
         overlap = torch.cuda.get_device_capability(device) >= (9, 0)
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             kernels = GpuModel(model, self._cache, self._buffers, overlap)
             self._graphs = StepGraphs(kernels, self._buffers, row_limit)
+            # Once, so that no request waits for what is compiled and loaded.
+            queue_reports(self._buffers, [ReportRequest(sample_place=0, top_count=1)])
         self._launched: deque[_LaunchedStep] = deque()
         self._collected_at = 0.0
 
@@ -100,8 +104,6 @@ class GpuEngine:
                 self.drain()
                 emit(StepOutcome(plan.number, 0, 0, True, (), 0.0))
                 return
-            if any(self._needs_sampler(row) for row in plan.rows):
-                self.drain()
             deadline = plan.time_cap_seconds and time.monotonic() + plan.time_cap_seconds
             step, rows = 0, plan.rows
             while True:
@@ -133,16 +135,12 @@ class GpuEngine:
             self._slots.admit(admit)
         for grant in plan.grants:
             self._slots.grant(grant)
-        admitted = [(admit.slot, self._slots.get(admit.slot)) for admit in plan.admits]
-        self._uploads.admit([(index, slot) for index, slot in admitted if slot is not None])
+        slots = [(admit.slot, self._slots.get(admit.slot)) for admit in plan.admits]
+        admitted = [(index, slot) for index, slot in slots if slot is not None]
+        self._uploads.admit(admitted)
+        self._sampling_uploads.admit(admitted)
         self._uploads.grant(plan.grants)
         self._cache.copy_blocks(plan.copies)
-
-    def _needs_sampler(self, row: Row) -> bool:
-        slot = self._slots.get(row.slot)
-        if slot is None or not row.sample:
-            return False
-        return slot.admit.logprob_count is not None or not is_plain_greedy(slot.sampling_row())
 
     def _all_ended(self, rows: Sequence[Row]) -> bool:
         slots = [self._slots.get(row.slot) for row in rows]
@@ -160,28 +158,12 @@ class GpuEngine:
         launched = _LaunchedStep(plan_number, step, planned, ring_place, emit, time.perf_counter())
         if packed.sample_size:
             self._graphs.head(packed.sample_size)
-            self._sample(planned, launched)
-            self._graphs.choose(packed.sample_size)
+            slots = {row.sample_place: row.slot for row in planned if row.slot is not None}
+            slots.pop(NOT_SAMPLED, None)
+            self._graphs.choose(packed.sample_size, max(map(sampling_of, slots.values())))
+            launched.reports = queue_reports(self._buffers, _report_requests(slots))
         self._ring.fetch(ring_place)
         self._launched.append(launched)
-
-    def _sample(self, planned: Sequence[PlannedRow], launched: _LaunchedStep) -> None:
-        """Choose the ids of rows that want more than the likeliest, from this step's logits."""
-        wanting = [
-            (row.sample_place, row.slot)
-            for row in planned
-            if row.slot is not None and row.runs and self._needs_sampler(row.row)
-        ]
-        if not wanting:
-            if self._words.has_forced:
-                self._words.force({})
-            return
-        places = [place for place, _ in wanting]
-        logits = self._buffers.logits.index_select(0, to_device(places, self._buffers.logits))
-        rows = tuple(slot.sampling_row() for _, slot in wanting)
-        batch = sample(logits, SamplingBatch(rows, self._config.token_count))
-        self._words.force(dict(zip(places, batch.token_ids.tolist(), strict=True)))
-        launched.logprobs = dict(zip(places, batch.logprobs, strict=True))
 
     def _collect(self) -> None:
         """Wait for the oldest step; emit it, with what has ended behind it of the same plan."""
@@ -206,11 +188,23 @@ class GpuEngine:
     def _outcomes(self, step: _LaunchedStep) -> list[RowOutcome]:
         """Each row's outcome, in order, and the slots moved on as the device has moved them."""
         ids = self._ring.ids(step.ring_place)
-        return [_outcome(row, ids, step.logprobs) for row in step.rows]
+        reports: dict[int, TokenLogprobs] = {}
+        for queued in step.reports:
+            reports |= queued.arrived()
+        return [_outcome(row, ids, reports) for row in step.rows]
+
+
+def _report_requests(slots: Mapping[int, Slot]) -> list[ReportRequest]:
+    """The reports that sampled rows want, given their slots by place."""
+    return [
+        ReportRequest(place, slot.admit.logprob_count)
+        for place, slot in slots.items()
+        if slot.admit.logprob_count is not None
+    ]
 
 
 def _outcome(
-    row: PlannedRow, ids: Sequence[int], logprobs: dict[int, TokenLogprobs | None]
+    row: PlannedRow, ids: Sequence[int], reports: Mapping[int, TokenLogprobs]
 ) -> RowOutcome:
     slot = row.slot
     if slot is None or slot.ended:
@@ -225,7 +219,7 @@ def _outcome(
         slot.ended = True
         return RowOutcome((), RowState.NON_FINITE)
     state = slot.accept(token_id)
-    report = logprobs.get(row.sample_place)
+    report = reports.get(row.sample_place)
     return RowOutcome((token_id,), state, () if report is None else (report,))
 
 

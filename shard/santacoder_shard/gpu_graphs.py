@@ -1,18 +1,21 @@
 """A step's kernels as CUDA graphs: captured once a size, replayed with whatever the buffers hold.
 
 Three kinds, each by its own size, so that they add up instead of multiplying: the layers by rows,
-for single rows and for prompts; the head and the choice by how many rows sample.
+for single rows and for prompts; the head and the choice by how many rows sample. A choice does no
+more than the rows of its step ask for.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from santacoder_shard.gpu_buffers import StepBuffers, StepRows
 from santacoder_shard.gpu_model import GpuModel
+from santacoder_shard.kernels.sampling.launch import Sampling
 
 SMALLEST_CHUNK_ROWS = 16
 
@@ -43,11 +46,18 @@ class StepGraphs:
         self._heads = {n: self._capture(self._head, n) for n in self._row_counts}
         self._choices = {n: self._capture(self._choose, n) for n in self._row_counts}
         self._chunks = {n: self._capture(self._chunk_rows, n) for n in self._chunk_counts}
+        self._samplings = {
+            sampling: {
+                n: self._capture(partial(self._sample, sampling), n) for n in self._row_counts
+            }
+            for sampling in (Sampling.DRAW, Sampling.FILTER, Sampling.SURPRISE)
+        }
 
     @property
     def captured_count(self) -> int:
         """How many graphs there are."""
-        return 3 * len(self._row_counts) + len(self._chunk_counts)
+        by_row_count = 3 + len(self._samplings)
+        return by_row_count * len(self._row_counts) + len(self._chunk_counts)
 
     def row_size(self, count: int) -> int:
         """The size that steps of `count` single rows, or heads of as many, are run at."""
@@ -65,9 +75,10 @@ class StepGraphs:
         """Logits of the rows in `sample_rows`."""
         self._heads[size].replay()
 
-    def choose(self, size: int) -> None:
-        """Ids of the rows in `sample_rows`, and their slots moved on."""
-        self._choices[size].replay()
+    def choose(self, size: int, sampling: Sampling) -> None:
+        """Ids of the rows in `sample_rows`, none of which needs more; and their slots moved on."""
+        choices = self._samplings[sampling] if sampling else self._choices
+        choices[size].replay()
 
     def _single_rows(self, size: int) -> None:
         self._model.body(StepRows.view(self._buffers.words, size), is_decode=True)
@@ -79,7 +90,10 @@ class StepGraphs:
         self._model.head(self._buffers.sample_rows[:size])
 
     def _choose(self, size: int) -> None:
-        self._model.choose(self._buffers.sample_rows[:size], self._buffers.forced_ids[:size])
+        self._sample(Sampling.LIKELIEST, size)
+
+    def _sample(self, sampling: Sampling, size: int) -> None:
+        self._model.choose(self._buffers.sample_rows[:size], sampling)
 
     def _capture(self, run: Callable[[int], None], size: int) -> torch.cuda.CUDAGraph:
         # Once outside, so that kernels are compiled and loaded before the capture.

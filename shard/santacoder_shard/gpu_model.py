@@ -1,8 +1,8 @@
 """SantaCoder on one GPU: a step as a chain of kernels over buffers that never move.
 
 Three parts, so that graphs of them add up instead of multiplying: `body` runs rows through the
-layers, `head` makes the logits of those that sample, `choose` takes the likeliest ids and moves
-the slots on. Nothing here allocates or waits, so each part can be captured. Knows no plans.
+layers, `head` makes the logits of those that sample, `choose` takes an id of each and moves the
+slots on. Nothing here allocates or waits, so each part can be captured. Knows no plans.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import triton
 from torch import Tensor
 
 from santacoder_shard.gpu_buffers import StepBuffers, StepRows
+from santacoder_shard.gpu_choice import GpuChoice
 from santacoder_shard.kernels.attention import triton_kernel as attention
-from santacoder_shard.kernels.choice.triton_kernel import advance_kernel, likeliest_kernel
 from santacoder_shard.kernels.embedding.triton_kernel import embed_kernel
 from santacoder_shard.kernels.linear.launch import CachePlaces, Product, Rows
 from santacoder_shard.kernels.norm.triton_kernel import MOMENT_WARPS, norm_rows_kernel
@@ -61,6 +61,7 @@ class GpuModel:
         ]
         self._final_norm = self._norm(model.ln_f_weight, model.ln_f_bias)
         self._head = Product(model.token_embedding, None, overlap=overlap)
+        self.choose = GpuChoice(buffers)
         self._log2_scale = LOG2_E * geometry.head_size**-0.5
 
     def body(self, rows: StepRows, is_decode: bool) -> None:
@@ -80,38 +81,6 @@ class GpuModel:
         buffers, count = self._buffers, len(sample_rows)
         self._norm_rows(self._final_norm, count, sample_rows)
         self._head(Rows(buffers.normal, count), buffers.logits)
-
-    def choose(self, sample_rows: Tensor, forced_ids: Tensor) -> None:
-        """The likeliest id of each row, or the forced one where there is one; moves slots on."""
-        buffers, count = self._buffers, len(sample_rows)
-        part_count = buffers.best_ids.shape[1]
-        likeliest_kernel[(count, part_count)](
-            buffers.logits,
-            buffers.best_values,
-            buffers.best_ids,
-            buffers.token_count,
-            buffers.logits.shape[1],
-            BLOCK=buffers.choice_block,
-        )
-        slots = buffers.slots
-        advance_kernel[(count,)](
-            buffers.best_values,
-            buffers.best_ids,
-            forced_ids,
-            sample_rows,
-            buffers.row_slots,
-            buffers.positions,
-            slots.tokens,
-            slots.positions,
-            slots.ended,
-            slots.remaining,
-            slots.end_ids,
-            buffers.out_ids,
-            part_count,
-            END_COUNT=slots.end_ids.shape[1],
-            PARTS=triton.next_power_of_2(part_count),
-            num_warps=1,
-        )
 
     def _pack(self, layer: Layer, keys: Tensor, values: Tensor) -> GpuLayer:
         def product(weight: Tensor, bias: Tensor, **options: Any) -> Product:

@@ -19,19 +19,20 @@ from santacoder_shard.gpu_transfer import pinned
 from santacoder_shard.slots import PlanError, Slot
 from santacoder_shard.step import Row
 
+NOT_SAMPLED = -1
 _FROM_SLOT = -1
 _NONE = -1
 
 
 @dataclass(slots=True)
 class PlannedRow:
-    """A row of a launched step. `sample_place`: which of the step's sampled rows it is, or -1."""
+    """A row of a launched step. `sample_place`: which of the step's sampled rows it is."""
 
     row: Row
     slot: Slot | None
     first_position: int
     runs: bool
-    sample_place: int = _NONE
+    sample_place: int = NOT_SAMPLED
 
     @classmethod
     def plan(cls, row: Row, slot: Slot | None, context_token_count: int) -> PlannedRow:
@@ -104,7 +105,6 @@ class StepWords:
         self._buffers = buffers
         self._words = numpy.empty(0, dtype=numpy.int32)
         self._sample_rows = numpy.empty(0, dtype=numpy.int32)
-        self.has_forced = False
 
     def upload(self, step: PackedStep) -> None:
         """Queue the copies of whatever differs from the last step."""
@@ -116,14 +116,6 @@ class StepWords:
             target = self._buffers.sample_rows[: step.sample_size]
             target.copy_(pinned(step.sample_rows), non_blocking=True)
             self._sample_rows = step.sample_rows
-
-    def force(self, ids: dict[int, int]) -> None:
-        """Let these sampled rows take these ids, all others their likeliest."""
-        forced = numpy.full(len(self._buffers.forced_ids), _NONE, dtype=numpy.int32)
-        for place, token_id in ids.items():
-            forced[place] = token_id
-        self._buffers.forced_ids.copy_(pinned(forced), non_blocking=True)
-        self.has_forced = bool(ids)
 
 
 def _name_tokens(row: PlannedRow, known: Sequence[int], words: NDArray[numpy.int32]) -> None:

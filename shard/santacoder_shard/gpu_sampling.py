@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,18 +18,26 @@ from santacoder_shard.kernels.sampling.layout import (
     REAL_COLUMNS,
     SEEN,
 )
-from santacoder_shard.sampler import has_penalties, is_plain_greedy
+from santacoder_shard.sampler import has_penalties
 from santacoder_shard.slots import Slot
 from santacoder_shard.step import Admit
 
 
 def sampling_of(slot: Slot) -> Sampling:
     """What a row of this slot needs; while steps are in flight that may say more than it does."""
-    if is_plain_greedy(slot.sampling_row()):
-        return Sampling.LIKELIEST
-    parameters = slot.admit.sampling
-    if parameters.temperature == 0.0:
+    sampling = _sampling_of(slot.admit)
+    # Nothing but banned ending ids.
+    if sampling is Sampling.LIKELIEST and slot.remaining_min_tokens > 0:
         return Sampling.DRAW
+    return sampling
+
+
+def _sampling_of(admit: Admit) -> Sampling:
+    """What the options ask for all along."""
+    parameters = admit.sampling
+    if parameters.temperature == 0.0:
+        is_greedy = not admit.logit_bias and not has_penalties(parameters)
+        return Sampling.LIKELIEST if is_greedy else Sampling.DRAW
     if parameters.typical_p < 1.0:
         return Sampling.SURPRISE
     filters = parameters.top_k > 0 or parameters.top_p < 1.0 or parameters.min_p > 0.0
@@ -78,6 +85,8 @@ class SamplingUploads:
 
     def admit(self, admitted: Sequence[tuple[int, Slot]]) -> None:
         """These slots begin anew."""
+        if not admitted:
+            return
         words = [option_words(slot, self._token_count) for _, slot in admitted]
         indices = [index for index, _ in admitted]
         _set(self._options.words, indices, numpy.stack(words))
@@ -108,5 +117,4 @@ def _minimum_length(slot: Slot, token_count: int) -> int:
 
 
 def _set(target: Tensor, places: Sequence[int], values: NDArray[numpy.generic]) -> None:
-    rows = torch.from_numpy(values).pin_memory().to(target.device, non_blocking=True)
-    target.index_copy_(0, to_device(places, target), rows)
+    target.index_copy_(0, to_device(places, target), to_device(values, target))

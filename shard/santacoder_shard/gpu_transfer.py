@@ -15,9 +15,11 @@ def pinned(values: NDArray[numpy.int32]) -> Tensor:
     return torch.from_numpy(values).pin_memory()
 
 
-def to_device(values: Sequence[int], like: Tensor) -> Tensor:
-    """`values` as int64 on the device of `like`."""
-    return torch.tensor(values, dtype=torch.int64).pin_memory().to(like.device, non_blocking=True)
+def to_device(values: Sequence[int] | NDArray[numpy.generic], like: Tensor) -> Tensor:
+    """`values`, as int64 if they have no type, on the device of `like`."""
+    host = torch.from_numpy(numpy.asarray(values, dtype=getattr(values, "dtype", numpy.int64)))
+    # Only what is pinned can be copied behind the host's back; without a GPU nothing can be pinned.
+    return host.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else host
 
 
 class IdRing:

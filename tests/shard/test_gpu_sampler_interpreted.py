@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 SCRIPT = Path(__file__).parents[1] / "interpreted_sampler.py"
 
 
-@pytest.mark.parametrize("check", ["random", "equals", "bans", "history", "crowd"])
+@pytest.mark.parametrize("check", ["random", "equals", "bans", "history", "crowd", "logprobs"])
 def test_interpreted_sampler_chooses_the_ids_of_the_cpu(check: str) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), check],
