@@ -60,8 +60,9 @@ def _gpu_obstacle(parallel_size: int) -> str | None:
         return f"no CUDA device here (found {found})"
     if parallel_size > 1:
         return f"this version serves one GPU alone (--tp 1); got --tp {parallel_size}"
-    if importlib.util.find_spec("triton") is None:
-        return "the kernels need triton, which is not installed (pip install triton)"
+    for module, package in (("triton", "triton"), ("cuda", "cuda-bindings")):
+        if importlib.util.find_spec(module) is None:
+            return f"the kernels need {package}, which is not installed (pip install {package})"
     if not any(shutil.which(name) for name in ("cc", "gcc", "clang")):
         return "triton needs a C compiler, and there is no cc, gcc or clang on PATH"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():

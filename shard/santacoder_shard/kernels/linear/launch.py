@@ -1,15 +1,17 @@
-"""A product on the GPU, ready to launch: weight, what goes before and after it, and its tiles."""
+"""A product on the GPU, ready to launch: weight, what goes before and after it, and its kernel."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+import torch
 import triton
 from torch import Tensor
 
 from santacoder_shard.kernels.linear.tiles import Tile, choose_tile
 from santacoder_shard.kernels.linear.triton_kernel import linear_kernel
-from santacoder_shard.kernels.norm.triton_kernel import MOMENT_WARPS
 from santacoder_shard.kernels.norm_linear.reference import Norm
 
 
@@ -32,10 +34,41 @@ class CachePlaces(NamedTuple):
     places: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class ProductShape:
+    """The sizes of a product, and what goes before and after it. Sums are cut into segments."""
+
+    in_size: int
+    out_size: int
+    segment_count: int
+    has_bias: bool
+    activation: str
+    residual: bool
+    kv_size: int
+
+    @property
+    def segment_size(self) -> int:
+        """How many products a segment adds."""
+        return self.in_size // self.segment_count
+
+
+class FewRowKernels(Protocol):
+    """Kernels for few rows, which may be normalized on the way."""
+
+    def row_limit(self, shape: ProductShape) -> int:
+        """How many rows of this shape these kernels take, 0 for none."""
+
+    def kernel(
+        self, shape: ProductShape, row_count: int, is_raw: bool, out_dtype: torch.dtype
+    ) -> Callable[[tuple[Any, ...]], None]:
+        """The kernel for so many rows; called with the arguments that `few_rows.cu` names."""
+
+
 class Product:
     """activation(rows W^T + bias); with `residual` it is added to `out`, float32.
 
-    With `kv_size` the last 2 * kv_size columns are K and V, and go to the cache.
+    With `kv_size` the last 2 * kv_size columns are K and V, and go to the cache. With `few_rows`
+    few rows are left to `few_rows.cu`, which gives the same bits sooner.
     weight [out, in] in half precision or float32, bias float32 [out] or none.
     """
 
@@ -46,56 +79,61 @@ class Product:
         norm: Norm | None = None,
         *,
         overlap: bool,
+        few_rows: FewRowKernels | None = None,
         segments: int = 1,
         residual: bool = False,
         activation: str = "none",
         kv_size: int = 0,
     ) -> None:
-        self._norm = norm
-        self._weight, self._bias, self._segments = weight, bias, segments
-        self._overlap = overlap
-        self._out_size, self._in_size = weight.shape
-        self._shape: dict[str, Any] = {
-            "IN": self._in_size,
-            "OUT": self._out_size,
-            "SEGMENTS": segments,
-            "HAS_BIAS": bias is not None,
-            "ACTIVATION": activation,
-            "RESIDUAL": residual,
-            "KV_SIZE": kv_size,
-            "NORM_BLOCK": triton.next_power_of_2(self._in_size),
-            "OVERLAP": overlap,
-        }
+        self._norm, self._weight, self._bias = norm, weight, bias
+        self._overlap, self._few_rows = overlap, few_rows
+        out_size, in_size = weight.shape
+        self._shape = ProductShape(
+            in_size, out_size, segments, bias is not None, activation, residual, kv_size
+        )
+
+    def takes_raw(self, row_count: int) -> bool:
+        """Whether it can normalize so many rows itself."""
+        return self._norm is not None and self._are_few(row_count)
+
+    def _are_few(self, row_count: int) -> bool:
+        return self._few_rows is not None and row_count <= self._few_rows.row_limit(self._shape)
 
     def tile(self, row_count: int) -> Tile:
-        """The tile for so many rows."""
-        segment_size = self._in_size // self._segments
-        tile = choose_tile(row_count, self._out_size, segment_size, self._segments)
+        """The tile for so many rows, where `triton_kernel.py` serves them."""
+        shape = self._shape
+        tile = choose_tile(row_count, shape.out_size, shape.segment_size, shape.segment_count)
         # Tiles are chosen for two bytes an element; what takes four has room for half as many.
         return tile._replace(k=max(16, tile.k * 2 // self._weight.element_size()))
 
     def __call__(self, rows: Rows, out: Tensor, cache: CachePlaces | None = None) -> None:
         """Write `out` [R, out], or add to it; columns for the cache go to `cache` instead."""
-        tile = self.tile(rows.row_count)
-        if rows.is_raw:
-            # Their float32 tiles take twice the room of what they become.
-            tile = tile._replace(k=min(tile.k, 128), warps=MOMENT_WARPS)
         # A pointer that the kernel does not use; it wants one in every place.
         none = self._weight
         norm, places = self._norm, cache or CachePlaces(none, none, none)
-        grid = (triton.cdiv(rows.row_count, tile.rows) * triton.cdiv(self._out_size, tile.columns),)
-        linear_kernel[grid](
+        bias = none if self._bias is None else self._bias
+        if self._few_rows is not None and self._are_few(rows.row_count):
+            kernel = self._few_rows.kernel(self._shape, rows.row_count, rows.is_raw, out.dtype)
+            norm_arguments = (none, none, 0.0) if norm is None else norm
+            kernel((rows.values, none, bias, out, rows.row_count, *norm_arguments, *places))
+            return
+        shape, tile = self._shape, self.tile(rows.row_count)
+        row_tiles = triton.cdiv(rows.row_count, tile.rows)
+        linear_kernel[(row_tiles * triton.cdiv(shape.out_size, tile.columns),)](
             rows.values,
             self._weight,
-            none if self._bias is None else self._bias,
+            bias,
             out,
             rows.row_count,
-            none if norm is None else norm.weight,
-            none if norm is None else norm.bias,
-            0.0 if norm is None else norm.epsilon,
             *places,
-            **self._shape,
-            NORM_ROWS=rows.row_count if rows.is_raw else 0,
+            IN=shape.in_size,
+            OUT=shape.out_size,
+            SEGMENTS=shape.segment_count,
+            HAS_BIAS=shape.has_bias,
+            ACTIVATION=shape.activation,
+            RESIDUAL=shape.residual,
+            KV_SIZE=shape.kv_size,
+            OVERLAP=self._overlap,
             BLOCK_M=tile.rows,
             BLOCK_N=tile.columns,
             BLOCK_K=tile.k,

@@ -56,6 +56,7 @@ def _some_rows(is_wide: bool, is_whole: bool, segment_size: int) -> Tile:
 
 
 def _dividing(k: int, segment_size: int) -> int:
-    while k > 16 and segment_size % k:
+    # At least two runs of k: of a single one the compiler makes one chain with the other segment.
+    while k > 16 and (segment_size % k or segment_size < 2 * k):
         k //= 2
     return k

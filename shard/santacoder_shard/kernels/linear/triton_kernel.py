@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from santacoder_shard.kernels.dependent_launch import let_next_start, wait_for_last
-from santacoder_shard.kernels.norm.triton_kernel import normalize, row_moments
 
 
 @triton.jit
@@ -28,27 +27,20 @@ def gelu_erf(x):
 
 
 @triton.jit
-def accumulate(sums, rows, row, inside, weight, column, k, mean, scale, norm_weight, norm_bias,
-               IN: tl.constexpr, NORM_ROWS: tl.constexpr):  # fmt: skip
-    """sums [M, N] plus rows [M, k] times weight [N, k]; the rows are normalized on the way."""
+def accumulate(sums, rows, row, inside, weight, column, k, IN: tl.constexpr):
+    """sums [M, N] plus rows [M, k] times weight [N, k]."""
     part = tl.load(rows + row[:, None] * IN + k[None, :], mask=inside[:, None], other=0.0)
-    if NORM_ROWS > 0:
-        gamma, beta = tl.load(norm_weight + k)[None, :], tl.load(norm_bias + k)[None, :]
-        part = normalize(part, mean[:, None], scale[:, None], gamma, beta)
     tile = tl.load(weight + column[None, :] * IN + k[:, None])
-    return tl.dot(part.to(tile.dtype), tile, sums, input_precision="ieee")
+    return tl.dot(part, tile, sums, input_precision="ieee")
 
 
 @triton.jit(do_not_specialize=["row_count"])
 def linear_kernel(
-    rows,  # [row_count, IN]; float32, not normalized yet, with NORM_ROWS
+    rows,  # [row_count, IN]
     weight,  # [OUT, IN]
     bias,  # float32 [OUT], with HAS_BIAS
     out,  # [row_count, OUT], float32 sums with RESIDUAL; only the query's columns with KV_SIZE
     row_count,
-    norm_weight,  # float32 [IN], and so norm_bias, with NORM_ROWS
-    norm_bias,
-    epsilon,
     keys,  # [places, KV_SIZE], and so values, with KV_SIZE
     values,
     places,  # int64 [row_count]: where a row's K and V go, below 0 nowhere
@@ -59,8 +51,6 @@ def linear_kernel(
     ACTIVATION: tl.constexpr,
     RESIDUAL: tl.constexpr,
     KV_SIZE: tl.constexpr,  # columns of K, and of V, at the end of OUT; 0: none
-    NORM_ROWS: tl.constexpr,  # 0: `rows` are ready; else normalize them, at most so many
-    NORM_BLOCK: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -72,24 +62,18 @@ def linear_kernel(
     first_column = tl.program_id(0) // row_tiles * BLOCK_N
     column = first_column + tl.arange(0, BLOCK_N)
     inside = row < row_count
-    mean = tl.zeros([BLOCK_M], tl.float32)
-    scale = tl.zeros([BLOCK_M], tl.float32)
     wait_for_last(OVERLAP)
-    for index in tl.static_range(NORM_ROWS):
-        row_mean, row_scale = row_moments(rows + index * IN, epsilon, IN, NORM_BLOCK)
-        mean = tl.where(row == index, row_mean, mean)
-        scale = tl.where(row == index, row_scale, scale)
     SEGMENT: tl.constexpr = IN // SEGMENTS
     safe_column = tl.minimum(column, OUT - 1)
     sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     other_sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for first_k in range(0, SEGMENT, BLOCK_K):
         k = first_k + tl.arange(0, BLOCK_K)
-        sums = accumulate(sums, rows, row, inside, weight, safe_column, k, mean, scale,
-                          norm_weight, norm_bias, IN, NORM_ROWS)  # fmt: skip
+        sums = accumulate(sums, rows, row, inside, weight, safe_column, k, IN)
         if SEGMENTS == 2:
-            other_sums = accumulate(other_sums, rows, row, inside, weight, safe_column, k + SEGMENT,
-                                    mean, scale, norm_weight, norm_bias, IN, NORM_ROWS)  # fmt: skip
+            other_sums = accumulate(
+                other_sums, rows, row, inside, weight, safe_column, k + SEGMENT, IN
+            )
     # Not earlier: programs of the next kernel, spread over whatever is free, would crowd there.
     let_next_start(OVERLAP)
     if SEGMENTS == 2:
