@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -82,17 +81,14 @@ def compare(device: DeviceSampler, texts: Sequence[Text]) -> None:
     sampling = max(sampling_of(text.slot()) for text in texts)
     ids = device.choose([text.logits for text in texts], sampling)
     for row, (text, token_id) in enumerate(zip(texts, ids, strict=True)):
-        if token_id != -1 and sampling_of(text.slot()) is Sampling.LIKELIEST:
-            sys.exit(f"not left out; {text}")
-        wanted = specified(text)
-        if wanted != (int(text.logits.argmax()) if token_id == -1 else token_id):
-            sys.exit(f"id {token_id}, should be {wanted}; {text}")
+        is_greedy = sampling_of(text.slot()) is Sampling.LIKELIEST
+        assert token_id == -1 or not is_greedy, f"not left out; {text}"
+        came = int(text.logits.argmax()) if token_id == -1 else token_id
+        assert came == specified(text), f"id {came}, should be {specified(text)}; {text}"
         if text.parameters.temperature > 0:
             error = distribution_error(device, row, text)
             # Of the two float64 exponentials the last place may differ.
-            if error > 1e-12:
-                sys.exit(f"distribution off by {error}; {text}")
-    sys.stdout.write(f"{len(texts)} rows agree\n")
+            assert error < 1e-12, f"distribution off by {error}; {text}"
 
 
 def distribution_error(device: DeviceSampler, row: int, text: Text) -> float:

@@ -71,8 +71,7 @@ def check_bans() -> None:
     text = Text(logits, (5, 6), 1, SamplingParameters(), (), tuple(range(40, 60)), 2)
     device.begin([text])
     ids = [device.choose([logits], Sampling.DRAW, min(step, 1))[0] for step in range(3)]
-    if ids != [0, 0, -1]:
-        sys.exit(f"ids while two are banned: {ids}")
+    assert ids == [0, 0, -1], "two are banned"
 
 
 def check_history() -> None:
@@ -93,8 +92,7 @@ def check_history() -> None:
         texts = [replace(text, logits=logits_of(generator, 60)) for text in texts]
         ids = device.choose([text.logits for text in texts], Sampling.FILTER, min(step, 1))
         wanted = [specified(text) for text in texts]
-        if ids != wanted:
-            sys.exit(f"step {step}: {ids}, should be {wanted}")
+        assert ids == wanted, f"step {step}"
         texts = [
             replace(
                 text,
@@ -119,14 +117,11 @@ def check_crowd() -> None:
         device.begin([*texts[:2], sick, *texts[3:]])
         logits = [*(t.logits for t in texts[:2]), sick.logits, *(t.logits for t in texts[3:])]
         ids = device.choose([*logits, texts[0].logits], Sampling.SURPRISE)
-        if ids != [*crowd[:2], -1, *crowd[3:], -1]:
-            sys.exit(f"beside {bad}: {ids}; alone {crowd}")
+        assert ids == [*crowd[:2], -1, *crowd[3:], -1], f"beside {bad}"
     for text, token_id in zip(texts, crowd, strict=True):
         for sampling in (sampling_of(text.slot()), Sampling.SURPRISE):
             device.begin([text])
-            alone = device.choose([text.logits], sampling)
-            if alone != [token_id]:
-                sys.exit(f"alone {alone}, in the crowd {token_id}; {text}")
+            assert device.choose([text.logits], sampling) == [token_id], f"alone: {text}"
 
 
 def check_logprobs() -> None:
@@ -151,15 +146,13 @@ def check_logprobs() -> None:
         (alone,) = queue_reports(buffers, [request])
         logits = buffers.logits[place, :token_count]
         wanted = token_logprobs(logits, chosen_ids[place], request.top_count)
-        if [token_id for token_id, _ in told.top] != [token_id for token_id, _ in wanted.top]:
-            sys.exit(f"{told}, should be {wanted}")
+        assert list(dict(told.top)) == list(dict(wanted.top))
         values = [[report.chosen, *dict(report.top).values()] for report in (told, wanted)]
         # Exponentials and the order of their sum differ in the last places.
         torch.testing.assert_close(
             *(torch.tensor(line, dtype=torch.float64) for line in values), rtol=0, atol=1e-12
         )
-        if alone.arrived() != {place: told}:
-            sys.exit(f"alone {alone.arrived()}, beside others {told}")
+        assert alone.arrived() == {place: told}
 
 
 CHECKS = {
