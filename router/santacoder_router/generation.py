@@ -22,6 +22,7 @@ from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.text.detokenizer import ChoiceText
 from santacoder_router.text.stop_strings import StopStrings
 from santacoder_router.text.tokenizer import Tokenizer
+from santacoder_router.turns import Turns
 
 QUEUE_RETRY_SECONDS = 1.0
 REASON_NAMES = {
@@ -38,6 +39,7 @@ class Surroundings:
     model_revision: str
     cancel: Callable[[int], None]
     """Ends a sequence in the scheduler."""
+    turns: Turns
     clock: Callable[[], float]
     metrics: Metrics
     log: Log
@@ -78,6 +80,8 @@ class Generation:
         self._is_accepted = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
+        # Whether a turn to tell of changes has been asked for, or nobody wants to be told.
+        self._has_asked = True
         self._is_over = asyncio.Event()
 
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
@@ -85,9 +89,12 @@ class Generation:
 
         Raises the RouterError that ends the request.
         """
+        # Something may have happened already.
+        self._changed.set()
         while True:
             await self._changed.wait()
             self._changed.clear()
+            self._has_asked = False
             # Asked before: what happens while the reader is slow is for the next round.
             error, is_over = self._error, self._ended_at is not None
             for event in self._take():
@@ -134,7 +141,7 @@ class Generation:
         metrics.queue_time.observe(now - self._arrival)
         metrics.prompt_tokens.inc(len(self._resolved.prompt_ids))
         metrics.cached_tokens.inc(cached_token_count)
-        self._changed.set()
+        self._change()
 
     def grew(self) -> None:
         """A choice has new tokens."""
@@ -142,7 +149,7 @@ class Generation:
             self._first_token_at = self._surroundings.clock()
             seconds = self._first_token_at - self._arrival
             self._surroundings.metrics.first_token.observe(seconds)
-        self._changed.set()
+        self._change()
 
     def stop(self, sequence: int) -> None:
         """A choice has ended while its sequence still runs."""
@@ -154,18 +161,23 @@ class Generation:
         if all(choice.end is not None for choice in self.choices):
             self._ended_at = self._surroundings.clock()
             self._is_over.set()
-        self._changed.set()
+        self._change()
 
     def fail(self, error: Exception) -> None:
         """The request cannot go on; the first error counts."""
         if self._error is None:
             self._error = error
             self._is_over.set()
-            self._changed.set()
+            self._change()
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
         self.fail(self._error_for(reason))
+
+    def _change(self) -> None:
+        if not self._has_asked:
+            self._has_asked = True
+            self._surroundings.turns.ask(self._changed.set)
 
     def _error_for(self, reason: plan.FinishReason) -> RouterError:
         if reason is plan.FinishReason.DEADLINE:

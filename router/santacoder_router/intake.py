@@ -13,6 +13,7 @@ from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve
 from santacoder_router.serving import Serving
+from santacoder_router.turns import Turns
 from santacoder_router.validation import SessionDefaults, ValidRequest, normalise
 
 SEED_BITS = 63
@@ -131,6 +132,7 @@ class Intake:
             tokenizer=serving.tokenizer,
             model_revision=serving.model_revision,
             cancel=serving.step_loop.cancel,
+            turns=Turns(),
             clock=self._clock,
             metrics=self._metrics,
             log=self._log,

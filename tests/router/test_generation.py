@@ -16,6 +16,7 @@ from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import resolve
 from santacoder_router.text.prompt import PromptIds
 from santacoder_router.text.tokenizer import Tokenizer
+from santacoder_router.turns import Turns
 from santacoder_router.validation import normalise
 
 LIMITS = Limits(
@@ -30,6 +31,7 @@ def generation() -> Generation:
         tokenizer=Tokenizer(byte_tokenizer().to_str().encode()),
         model_revision="",
         cancel=lambda _: None,
+        turns=Turns(),
         clock=lambda: 0.0,
         metrics=Metrics(),
         log=make_log([]),
