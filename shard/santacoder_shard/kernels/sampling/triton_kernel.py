@@ -77,7 +77,7 @@ def adjust_kernel(
     sample_rows,  # int32 [rows]: which row of the step, below 0: none
     row_slots,  # int32 [step rows]
     positions,  # int32 [step rows], below 0: the row did not run
-    options,  # int64 [slots, OPTIONS]
+    slot_options,  # int64 [slots, OPTIONS]
     end_ids,  # int32 [slots, END_COUNT], ascending, -1 where fewer
     histories,  # int32 [slots, parts * BLOCK]
     chosen,  # out: int32 [rows]: the slot of a row that wants more than the likeliest id, or -1
@@ -102,7 +102,7 @@ def adjust_kernel(
     step_row = tl.load(sample_rows + row)
     position = tl.load(positions + tl.maximum(step_row, 0))
     slot = tl.maximum(tl.load(row_slots + tl.maximum(step_row, 0)), 0)
-    mine = options + slot * OPTIONS
+    mine = slot_options + slot * OPTIONS
     parts = tl.arange(0, PARTS)
     best = tl.load(best_ids + row * part_count + parts, mask=parts < part_count, other=0)
     runs = (step_row >= 0) & (position >= 0) & (tl.min(best, 0) >= 0)
@@ -151,7 +151,7 @@ def adjust_kernel(
 @triton.jit
 def weigh_kernel(
     drawing,
-    options,
+    slot_options,
     weights,  # int64 [rows, parts * BLOCK]: the bits of float64 logits; out: integer weights
     part_values,
     part_sums,  # out: int64 [rows, parts]
@@ -174,7 +174,7 @@ def weigh_kernel(
     place = row * part_count + part
     at = weights + place * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(at).to(tl.float64, bitcast=True)
-    temperature = real(options + slot * OPTIONS + TEMPERATURE)
+    temperature = real(slot_options + slot * OPTIONS + TEMPERATURE)
     relative = tl.exp((value - tl.max(largest, 0)) / temperature)
     weight = (relative * (1 << WEIGHT_BITS)).to(tl.int64)
     total = tl.sum(weight, 0)
@@ -182,8 +182,8 @@ def weigh_kernel(
     tl.store(part_sums + place, total)
     if FILTERS:
         tl.atomic_add(state + row * STATE + TOTAL, total, sem="relaxed")
-        limits_count = tl.load(options + slot * OPTIONS + TOP_K) > 0
-        limits_mass = real(options + slot * OPTIONS + TOP_P) < 1.0
+        limits_count = tl.load(slot_options + slot * OPTIONS + TOP_K) > 0
+        limits_mass = real(slot_options + slot * OPTIONS + TOP_P) < 1.0
         bin = row * BINS + weight_bin(weight)
         if limits_count:
             tl.atomic_add(bin_counts + bin, 1, mask=weight > 0, sem="relaxed")
@@ -195,7 +195,7 @@ def weigh_kernel(
 def draw_kernel(
     chosen,
     drawing,
-    options,
+    slot_options,
     weights,
     part_values,
     part_ids,
@@ -214,7 +214,7 @@ def draw_kernel(
     if slot < 0:
         tl.store(forced_ids + row, -1)
         return
-    mine, line = options + slot * OPTIONS, state + row * STATE
+    mine, line = slot_options + slot * OPTIONS, state + row * STATE
     parts = tl.arange(0, PARTS)
     inside, first = parts < part_count, row * part_count
     if tl.load(drawing + row) < 0:

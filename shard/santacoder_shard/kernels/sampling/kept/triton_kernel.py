@@ -136,7 +136,7 @@ def deviation(weight, line):
 @triton.jit
 def sum_kept_kernel(
     drawing,  # int32 [rows]: a row's slot if it is drawn by weights, else below 0
-    options,  # int64 [slots, OPTIONS]
+    slot_options,  # int64 [slots, OPTIONS]
     weights,  # int64 [rows, parts * BLOCK]
     state,  # int64 [rows, STATE]
     part_sums,  # out: int64 [rows, parts]
@@ -149,7 +149,7 @@ def sum_kept_kernel(
     if slot < 0:
         return
     line = state + row * STATE
-    is_typical = real(options + slot * OPTIONS + TYPICAL_P) < 1.0
+    is_typical = real(slot_options + slot * OPTIONS + TYPICAL_P) < 1.0
     is_cut = (tl.load(line + FLOOR) > 0) | (tl.load(line + LEAST) > 0)
     if is_typical | (is_cut & (BY_SURPRISE == 0)):
         place = row * tl.num_programs(1) + part
@@ -166,7 +166,7 @@ def sum_kept_kernel(
 @triton.jit
 def entropy_kernel(
     drawing,
-    options,
+    slot_options,
     weights,
     bin_sums,  # out: int64 [rows, BINS], emptied
     state,
@@ -178,7 +178,7 @@ def entropy_kernel(
     slot = tl.load(drawing + row)
     if slot < 0:
         return
-    if real(options + slot * OPTIONS + TYPICAL_P) < 1.0:
+    if real(slot_options + slot * OPTIONS + TYPICAL_P) < 1.0:
         line = state + row * STATE
         bin = part * BINS_PER_PART + tl.arange(0, BINS_PER_PART)
         tl.store(bin_sums + row * BINS + bin, tl.zeros_like(bin).to(tl.int64), mask=bin < BINS)
@@ -193,7 +193,7 @@ def entropy_kernel(
 @triton.jit
 def deviate_kernel(
     drawing,
-    options,
+    slot_options,
     weights,
     bin_sums,  # out
     state,
@@ -204,7 +204,7 @@ def deviate_kernel(
     slot = tl.load(drawing + row)
     if slot < 0:
         return
-    if real(options + slot * OPTIONS + TYPICAL_P) < 1.0:
+    if real(slot_options + slot * OPTIONS + TYPICAL_P) < 1.0:
         line = state + row * STATE
         token = part * BLOCK + tl.arange(0, BLOCK)
         weight = tl.load(weights + row * tl.num_programs(1) * BLOCK + token)

@@ -45,15 +45,15 @@ BY_SURPRISE = tl.constexpr(2)  # typical_p
 
 
 @triton.jit
-def _is_wanted(slot, options, FILTER: tl.constexpr):
+def _is_wanted(slot, slot_options, FILTER: tl.constexpr):
     """Whether a slot's options hold this filter; below 0 is no slot."""
     place = tl.maximum(slot, 0)
     if FILTER == BY_COUNT:
-        wanted = tl.load(options + place * OPTIONS + TOP_K) > 0
+        wanted = tl.load(slot_options + place * OPTIONS + TOP_K) > 0
     elif FILTER == BY_MASS:
-        wanted = real(options + place * OPTIONS + TOP_P) < 1.0
+        wanted = real(slot_options + place * OPTIONS + TOP_P) < 1.0
     else:
-        wanted = real(options + place * OPTIONS + TYPICAL_P) < 1.0
+        wanted = real(slot_options + place * OPTIONS + TYPICAL_P) < 1.0
     return (slot >= 0) & wanted
 
 
@@ -74,7 +74,7 @@ def _place(weight, token, line, WEIGHT_BITS: tl.constexpr, FILTER: tl.constexpr)
 @triton.jit
 def bound_kernel(
     drawing,  # int32 [rows]: a row's slot if it is drawn by weights, else below 0
-    options,  # int64 [slots, OPTIONS]
+    slot_options,  # int64 [slots, OPTIONS]
     bin_counts,  # int32 [rows, BINS]
     bin_sums,  # int64 [rows, BINS]
     state,  # int64 [rows, STATE]
@@ -83,18 +83,18 @@ def bound_kernel(
     """Find the bin in which a filter cuts. A program a row."""
     row = tl.program_id(0)
     slot = tl.load(drawing + row)
-    if _is_wanted(slot, options, FILTER):
+    if _is_wanted(slot, slot_options, FILTER):
         line = state + row * STATE
         bin = tl.arange(0, BINS)
         mass = tl.load(bin_sums + row * BINS + bin)
         if FILTER == BY_COUNT:
             measure = tl.load(bin_counts + row * BINS + bin).to(tl.int64)
-            target = tl.load(options + slot * OPTIONS + TOP_K)
+            target = tl.load(slot_options + slot * OPTIONS + TOP_K)
         else:
             measure = mass
             total = tl.load(line + (KEPT if FILTER == BY_SURPRISE else TOTAL))
             column = TYPICAL_P if FILTER == BY_SURPRISE else TOP_P
-            share = real(options + slot * OPTIONS + column)
+            share = real(slot_options + slot * OPTIONS + column)
             # A total of more than 53 bits may have been rounded up.
             target = tl.minimum(tl.ceil(share * total.to(tl.float64)).to(tl.int64), total)
         whole = tl.sum(measure, 0)
@@ -110,7 +110,7 @@ def bound_kernel(
 @triton.jit
 def collect_kernel(
     drawing,
-    options,
+    slot_options,
     weights,  # int64 [rows, parts * BLOCK]
     state,
     candidates,  # out: int32 [rows, parts * BLOCK], ids
@@ -121,7 +121,7 @@ def collect_kernel(
     """Gather the ids of the bin in which a filter cuts. A program a row and a part of BLOCK ids."""
     row, part = tl.program_id(0), tl.program_id(1)
     slot = tl.load(drawing + row)
-    if _is_wanted(slot, options, FILTER):
+    if _is_wanted(slot, slot_options, FILTER):
         line = state + row * STATE
         first = row * tl.num_programs(1) * BLOCK
         token = part * BLOCK + tl.arange(0, BLOCK)
@@ -175,7 +175,7 @@ def _look_at_all(middle, key, weight, count, ids, weights, line, ID_BITS: tl.con
 @triton.jit
 def resolve_kernel(
     drawing,
-    options,
+    slot_options,
     weights,
     state,
     candidates,
@@ -190,7 +190,7 @@ def resolve_kernel(
     slot = tl.load(drawing + row)
     line = state + row * STATE
     target, above = tl.load(line + TARGET), tl.load(line + ABOVE)
-    if _is_wanted(slot, options, FILTER) & (target > 0):
+    if _is_wanted(slot, slot_options, FILTER) & (target > 0):
         count = tl.load(line + CANDIDATES + FILTER)
         ids, mine = candidates + row * width, weights + row * width
         key, weight = _candidates(0, count, ids, mine, line, ID_BITS, WEIGHT_BITS, CHUNK, FILTER)
