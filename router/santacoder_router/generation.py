@@ -25,6 +25,7 @@ from santacoder_router.text.tokenizer import Tokenizer
 from santacoder_router.turns import Turns
 
 QUEUE_RETRY_SECONDS = 1.0
+NO_STOP_STRINGS = StopStrings(())
 REASON_NAMES = {
     number: name.removeprefix("FINISH_REASON_")
     for name, number in inference_pb2.FinishReason.items()
@@ -61,7 +62,7 @@ class Generation:
         self._resolved = resolved
         self._arrival = arrival
         self._surroundings = surroundings
-        stop = StopStrings(resolved.valid.stop)
+        stop = StopStrings(resolved.valid.stop) if resolved.valid.stop else NO_STOP_STRINGS
         tokenizer = surroundings.tokenizer
         echo = tokenizer.echo(resolved.valid.prompt) if resolved.valid.echo else ""
         self.choices = [

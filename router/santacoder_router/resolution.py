@@ -6,7 +6,8 @@ those of the wire. Refuses to know text, clocks and queues.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router.core import plan
@@ -18,8 +19,7 @@ from santacoder_router.text.truncation import Cut, keep_nearest
 from santacoder_router.validation import ValidRequest
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedRequest:
+class ResolvedRequest(NamedTuple):
     """A request that fits. `fim_order` is 0 for a prompt that is no infill, else as on the wire."""
 
     valid: ValidRequest

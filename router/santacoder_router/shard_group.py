@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from santacoder.shard.v1 import shard_pb2
 from santacoder_router import codec
@@ -53,8 +54,7 @@ class InFlight:
     is_interrupted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A result, with the plan it belongs to."""
 
     result: StepResult

@@ -139,32 +139,39 @@ class StepLoop:
         started = time.perf_counter()
         now = self._clock()
         with self._fail_stop:
-            events = self._absorb(group, now)
+            results = group.take_results()
+            events = self._absorb(group, results, now)
             num_plans = self._send_plans(group, now, events)
         # Only now: shards run while text is made.
         self._deliver(events)
-        if num_plans:
-            seconds = (time.perf_counter() - started) / num_plans
-            self._metrics.plan_work.observe(seconds)
-            self._metrics.plans.inc(num_plans)
+        if num_plans or results:
+            # Counted when frames and pieces are out: somebody waits for those.
+            work_seconds = time.perf_counter() - started
+            asyncio.get_running_loop().call_soon(
+                self._observe, results, now, num_plans, work_seconds
+            )
 
-    def _absorb(self, group: ShardGroup, now: float) -> list[Event]:
+    def _absorb(self, group: ShardGroup, results: list[Arrived], now: float) -> list[Event]:
         events: list[Event] = []
-        for arrived in group.take_results():
+        for arrived in results:
             events += self._scheduler.apply(arrived.result, now)
-            self._observe(arrived, now)
         for request_id, message in group.take_failed_sequences().items():
             self._log.error("sequence failed on the shard", request_id=request_id, error=message)
             self._scheduler.cancel(request_id, now)
             events.append(Finished(request_id, FinishReason.FAILED))
         return events
 
-    def _observe(self, arrived: Arrived, now: float) -> None:
-        result = arrived.result
-        if result.steps_run:
-            self._metrics.step.observe(result.device_seconds / result.steps_run)
-        if result.final:
-            self._metrics.plan_round_trip.observe(now - arrived.plan.sent_at)
+    def _observe(
+        self, results: list[Arrived], now: float, num_plans: int, work_seconds: float
+    ) -> None:
+        for result, plan in results:
+            if result.steps_run:
+                self._metrics.step.observe(result.device_seconds / result.steps_run)
+            if result.final:
+                self._metrics.plan_round_trip.observe(now - plan.sent_at)
+        if num_plans:
+            self._metrics.plan_work.observe(work_seconds / num_plans)
+            self._metrics.plans.inc(num_plans)
 
     def _send_plans(self, group: ShardGroup, now: float, events: list[Event]) -> int:
         num_plans = 0

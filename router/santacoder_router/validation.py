@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router import generation_checks
@@ -34,8 +35,7 @@ class SessionDefaults:
     cache_salt: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class ValidRequest:
+class ValidRequest(NamedTuple):
     """A request within every bound that can be checked before tokenizing.
 
     All defaults are filled in but that of `max_new_tokens`, which needs the prompt's length.

@@ -54,7 +54,7 @@ def plain(token_count: int) -> PromptIds:
 def fit(
     prompt: PromptIds, max_new_tokens: int | None = None, keep_nearest: bool = False
 ) -> ResolvedRequest:
-    valid = replace(VALID, max_new_tokens=max_new_tokens, keep_nearest=keep_nearest)
+    valid = VALID._replace(max_new_tokens=max_new_tokens, keep_nearest=keep_nearest)
     return resolve(valid, prompt, LIMITS, SENTINELS)
 
 
@@ -130,7 +130,7 @@ def test_keep_nearest_cuts_to_what_max_new_tokens_leaves() -> None:
 
 def test_in_a_short_context_a_cut_prompt_keeps_half() -> None:
     limits = replace(LIMITS, context_token_count=64)
-    resolved = resolve(replace(VALID, keep_nearest=True), plain(100), limits, None)
+    resolved = resolve(VALID._replace(keep_nearest=True), plain(100), limits, None)
     assert (len(resolved.prompt_ids), resolved.max_new_tokens) == (32, 32)
 
 
@@ -141,7 +141,7 @@ def test_keep_nearest_cannot_make_room_where_the_answer_takes_all() -> None:
 
 
 def test_min_new_tokens_is_held_against_the_default_too() -> None:
-    valid = replace(VALID, min_new_tokens=129)
+    valid = VALID._replace(min_new_tokens=129)
     with pytest.raises(InvalidRequest) as caught:
         resolve(valid, plain(10), LIMITS, SENTINELS)
     assert str(caught.value) == (
@@ -150,8 +150,7 @@ def test_min_new_tokens_is_held_against_the_default_too() -> None:
     assert caught.value.reason is Reason.MIN_NEW_TOKENS_RANGE
 
 
-FULL = replace(
-    VALID,
+FULL = VALID._replace(
     sampling=SamplingParameters(
         temperature=0.5,
         top_k=7,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from santacoder_router.core.plan import TokenLogprobs
 from santacoder_router.text.stop_strings import StopScanner, StopStrings
+
+Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class TokenBytes(Protocol):
@@ -34,7 +35,7 @@ class Utf8Stream:
     """
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = Utf8Decoder(errors="replace")
 
     def push(self, data: bytes) -> str:
         """The characters that are whole with these bytes."""
@@ -45,8 +46,7 @@ class Utf8Stream:
         return self._decoder.decode(b"", final=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What a push made known. All pieces of a choice joined are its whole answer.
 
     `token_ids` are the ids kept, at once, whether or not their text is held back; `logprobs` has
