@@ -20,11 +20,12 @@ from santacoder_shard.gpu_buffers import SlotState, StepBuffers
 from santacoder_shard.gpu_graphs import StepGraphs
 from santacoder_shard.gpu_logprobs import QueuedReports, ReportRequest, queue_reports
 from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, GpuModel
-from santacoder_shard.gpu_rows import NOT_SAMPLED, PlannedRow, StepWords, pack_step
+from santacoder_shard.gpu_rows import NOT_SAMPLED, PackedStep, PlannedRow, StepWords, pack_step
 from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
 from santacoder_shard.gpu_slots import SlotUploads
 from santacoder_shard.gpu_transfer import IdRing
 from santacoder_shard.kernels.choice.triton_kernel import NON_FINITE_ID
+from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.model import SantaCoder
 from santacoder_shard.slots import PlanError, Slot, SlotTable
@@ -153,17 +154,23 @@ class GpuEngine:
         ]
         packed = pack_step(planned, self._graphs)
         self._words.upload(packed)
-        self._graphs.body(packed.size, packed.is_decode)
+        slots = {row.sample_place: row.slot for row in planned if row.slot is not None}
+        slots.pop(NOT_SAMPLED, None)
+        self._replay(packed, max(map(sampling_of, slots.values()), default=Sampling.LIKELIEST))
         ring_place = self._ring.next_place()
         launched = _LaunchedStep(plan_number, step, planned, ring_place, emit, time.perf_counter())
-        if packed.sample_size:
-            self._graphs.head(packed.sample_size)
-            slots = {row.sample_place: row.slot for row in planned if row.slot is not None}
-            slots.pop(NOT_SAMPLED, None)
-            self._graphs.choose(packed.sample_size, max(map(sampling_of, slots.values())))
-            launched.reports = queue_reports(self._buffers, _report_requests(slots))
+        launched.reports = queue_reports(self._buffers, _report_requests(slots))
         self._ring.fetch(ring_place)
         self._launched.append(launched)
+
+    def _replay(self, packed: PackedStep, sampling: Sampling) -> None:
+        if packed.is_decode and packed.is_whole and sampling is Sampling.LIKELIEST:
+            self._graphs.step(packed.size)
+            return
+        self._graphs.body(packed.size, packed.is_decode)
+        if packed.sample_size:
+            self._graphs.head(packed.sample_size)
+            self._graphs.choose(packed.sample_size, sampling)
 
     def _collect(self) -> None:
         """Wait for the oldest step; emit it, with what has ended behind it of the same plan."""

@@ -1,8 +1,9 @@
 """A step's kernels as CUDA graphs: captured once a size, replayed with whatever the buffers hold.
 
-Three kinds, each by its own size, so that they add up instead of multiplying: the layers by rows,
-for single rows and for prompts; the head and the choice by how many rows sample. A choice does no
-more than the rows of its step ask for.
+The most frequent kind of step is one graph. For all others there are three kinds, each by its own
+size, so that they add up instead of multiplying: the layers by rows, for single rows and for
+prompts; the head and the choice by how many rows sample. A choice does no more than the rows of its
+step ask for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from santacoder_shard.gpu_model import GpuModel
 from santacoder_shard.kernels.sampling.launch import Sampling
 
 SMALLEST_CHUNK_ROWS = 16
+# From here on chunks of prompts come in equal steps: rows that are none take time, too.
+CHUNK_ROWS_STEP = 128
 
 
 def sizes_up_to(limit: int, smallest: int = 1) -> tuple[int, ...]:
@@ -30,6 +33,13 @@ def sizes_up_to(limit: int, smallest: int = 1) -> tuple[int, ...]:
     return (*sizes, limit)
 
 
+def chunk_sizes_up_to(limit: int) -> tuple[int, ...]:
+    """Powers of two up to CHUNK_ROWS_STEP, then its multiples below `limit`, and `limit` itself."""
+    powers = sizes_up_to(min(limit, CHUNK_ROWS_STEP), SMALLEST_CHUNK_ROWS)
+    multiples = range(2 * CHUNK_ROWS_STEP, limit, CHUNK_ROWS_STEP)
+    return tuple(sorted({*powers, *multiples, limit}))
+
+
 class StepGraphs:
     """Captures everything when made, on the current stream, smallest first; then only replays."""
 
@@ -38,10 +48,11 @@ class StepGraphs:
         self._pool = torch.cuda.graph_pool_handle()
         slot_count = len(buffers.slots.tokens)
         self._row_counts = sizes_up_to(min(slot_count, row_limit))
-        self._chunk_counts = sizes_up_to(row_limit, SMALLEST_CHUNK_ROWS)
+        self._chunk_counts = chunk_sizes_up_to(row_limit)
         # No slot: every row is none, so that nothing is read or written but these buffers.
         buffers.words.fill_(-1)
         buffers.sample_rows.fill_(-1)
+        self._steps = {n: self._capture(self._step, n) for n in self._row_counts}
         self._singles = {n: self._capture(self._single_rows, n) for n in self._row_counts}
         self._heads = {n: self._capture(self._head, n) for n in self._row_counts}
         self._choices = {n: self._capture(self._choose, n) for n in self._row_counts}
@@ -56,7 +67,7 @@ class StepGraphs:
     @property
     def captured_count(self) -> int:
         """How many graphs there are."""
-        by_row_count = 3 + len(self._samplings)
+        by_row_count = 4 + len(self._samplings)
         return by_row_count * len(self._row_counts) + len(self._chunk_counts)
 
     def row_size(self, count: int) -> int:
@@ -66,6 +77,10 @@ class StepGraphs:
     def chunk_size(self, count: int) -> int:
         """The size that steps of `count` rows of prompts are run at."""
         return _size_for(self._chunk_counts, count)
+
+    def step(self, size: int) -> None:
+        """A whole step of the single rows in `words`, all of which sample their likeliest id."""
+        self._steps[size].replay()
 
     def body(self, size: int, is_decode: bool) -> None:
         """The layers, for the rows in `words`; `is_decode`: single rows, each of its own slot."""
@@ -79,6 +94,11 @@ class StepGraphs:
         """Ids of the rows in `sample_rows`, none of which needs more; and their slots moved on."""
         choices = self._samplings[sampling] if sampling else self._choices
         choices[size].replay()
+
+    def _step(self, size: int) -> None:
+        self._single_rows(size)
+        self._head(size)
+        self._choose(size)
 
     def _single_rows(self, size: int) -> None:
         self._model.body(StepRows.view(self._buffers.words, size), is_decode=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Up to here splits are spread over the device; above, the rows alone fill it.
 SPREAD_ROW_LIMIT = 32
-TILE_ROWS = 8
+TILE_ROWS = 4
 # Sums that ranks share are cut in two, so that two ranks give the bits of one.
 ROW_PARALLEL_SEGMENTS = 2
 LOG2_E = 1.4426950408889634
@@ -199,17 +199,21 @@ class GpuModel:
             return
         tile_rows = 1 if is_decode else TILE_ROWS
         block_m = max(16, tile_rows * group_block)
-        attention.fold_kernel[(rows.count, kv_heads)](
+        # Each sequence may end in a tile that is not full.
+        tile_limit = triton.cdiv(rows.count, tile_rows) + len(buffers.slots.tokens)
+        tile_count = min(rows.count, tile_limit)
+        attention.fold_kernel[(tile_count, kv_heads)](
             *cache,
             *place,
             rows.tiles,
             buffers.context,
             *scale,
+            rows.count,
             **shape,
             GROUP_BLOCK=group_block,
             TILE_ROWS=tile_rows,
             BLOCK_M=block_m,
             num_warps=8 if block_m > 64 else 4,
-            num_stages=2,
+            num_stages=3 if block_m == 64 else 2,
             **self._launch,
         )

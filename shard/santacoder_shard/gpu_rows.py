@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy
@@ -20,7 +21,7 @@ from santacoder_shard.slots import PlanError, Slot
 from santacoder_shard.step import Row
 
 NOT_SAMPLED = -1
-_FROM_SLOT = -1
+# No row; and as a token, what the slot holds.
 _NONE = -1
 
 
@@ -67,35 +68,47 @@ class PackedStep:
     words: NDArray[numpy.int32]
     sample_size: int
     sample_rows: NDArray[numpy.int32]
+    is_whole: bool
+    """Whether every row samples, each at the place it has."""
 
 
 def pack_step(planned: Sequence[PlannedRow], sizes: Sizes) -> PackedStep:
     """Number the sampled rows in `planned` and lay everything out for the kernels."""
     running = [row for row in planned if row.runs]
-    is_decode = all(row.row.token_count == 1 for row in running)
-    count = sum(row.row.token_count for row in running)
+    counts = [row.row.token_count for row in running]
+    ends = list(accumulate(counts))
+    count = ends[-1] if ends else 0
+    is_decode = count == len(running)
     size = sizes.row_size(max(1, count)) if is_decode else sizes.chunk_size(count)
     words = numpy.full((StepRows.FIELD_COUNT, size), _NONE, dtype=numpy.int32)
+    words[0, :count] = numpy.repeat([row.row.slot for row in running], counts)
+    words[3, :count] = numpy.repeat([row.row.kv_token_limit for row in running], counts)
+    for row, end in zip(running, ends, strict=True):
+        if row.slot is not None and row.first_position < len(row.slot.admit.token_ids):
+            _name_tokens(row, row.slot.admit.token_ids, words[:, end - row.row.token_count : end])
     words[4:] = 0
-    place, tile_count = 0, 0
-    sample_rows: list[int] = []
-    for row in running:
-        stop = place + row.row.token_count
-        words[0, place:stop] = row.row.slot
-        words[3, place:stop] = row.row.kv_token_limit
-        if row.slot is not None:
-            _name_tokens(row, row.slot.admit.token_ids, words[:, place:stop])
-        for first in range(place, stop, TILE_ROWS):
-            words[4:, tile_count] = first, min(TILE_ROWS, stop - first)
-            tile_count += 1
-        if row.row.sample:
-            row.sample_place = len(sample_rows)
-            sample_rows.append(stop - 1)
-        place = stop
-    sample_size = sizes.row_size(len(sample_rows)) if sample_rows else 0
-    sampled = numpy.full(sample_size, _NONE, dtype=numpy.int32)
-    sampled[: len(sample_rows)] = sample_rows
-    return PackedStep(size, is_decode, words, sample_size, sampled)
+    if not is_decode:
+        tiles = _tiles(counts, ends)
+        words[4:, : tiles.shape[1]] = tiles
+    sampled = [(row, end - 1) for row, end in zip(running, ends, strict=True) if row.row.sample]
+    for place, (row, _) in enumerate(sampled):
+        row.sample_place = place
+    sample_size = sizes.row_size(len(sampled)) if sampled else 0
+    sample_rows = numpy.full(sample_size, _NONE, dtype=numpy.int32)
+    sample_rows[: len(sampled)] = [place for _, place in sampled]
+    is_whole = 0 < len(sampled) == count
+    return PackedStep(size, is_decode, words, sample_size, sample_rows, is_whole)
+
+
+def _tiles(counts: Sequence[int], ends: Sequence[int]) -> NDArray[numpy.int64]:
+    """First row and row count of each tile [2, tiles]; what sees most keys begins first."""
+    firsts = [
+        numpy.arange(end - count, end, TILE_ROWS) for count, end in zip(counts, ends, strict=True)
+    ]
+    rows_left = [end - first for first, end in zip(firsts, ends, strict=True)]
+    tiles = numpy.stack((numpy.concatenate(firsts), numpy.concatenate(rows_left)))
+    tiles[1] = numpy.minimum(tiles[1], TILE_ROWS)
+    return tiles[:, ::-1]
 
 
 class StepWords:
@@ -120,9 +133,6 @@ class StepWords:
 
 def _name_tokens(row: PlannedRow, known: Sequence[int], words: NDArray[numpy.int32]) -> None:
     first, count = row.first_position, row.row.token_count
-    if first >= len(known):
-        words[1:3] = _FROM_SLOT
-        return
     words[1] = known[first : first + count]
     words[2] = numpy.arange(first, first + count)
 

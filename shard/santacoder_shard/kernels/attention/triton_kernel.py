@@ -52,10 +52,11 @@ def fold_kernel(
     positions,  # int32 [rows], below 0: no row
     slots,  # int32 [rows]
     tables,  # int32 [slots, table_width]
-    tiles,  # int32 [2, tile_count]: first row and row count; only with TILE_ROWS above 1
+    tiles,  # int32 [2, tile_width]: first row and row count; only with TILE_ROWS above 1
     out,  # [rows, KV_HEADS * GROUP * HEAD]
     log2_scale,
     table_width,
+    tile_width,
     KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,  # query heads to a K and V head
     GROUP_BLOCK: tl.constexpr,  # the same, rounded up to a power of two
@@ -72,7 +73,7 @@ def fold_kernel(
     first_row, tile_rows = tl.program_id(0), 1
     if TILE_ROWS > 1:
         first_row = tl.load(tiles + tl.program_id(0))
-        tile_rows = tl.load(tiles + tl.num_programs(0) + tl.program_id(0))
+        tile_rows = tl.load(tiles + tile_width + tl.program_id(0))
     row = first_row + member // GROUP_BLOCK
     head = kv_head * GROUP + member % GROUP_BLOCK
     is_row = (member // GROUP_BLOCK < tile_rows) & (member % GROUP_BLOCK < GROUP)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 # From this many columns on, wide tiles still leave a program for every multiprocessor.
 _WIDE = 8192
+# A head's.
+_VAST = 32768
 _DEEP = 2048
 
 
@@ -32,11 +34,12 @@ def choose_tile(row_count: int, out_size: int, segment_size: int, segment_count:
     if row_count <= 16:
         tile = _few_rows(is_wide, is_whole, segment_size)
     elif row_count <= 64:
-        tile = _some_rows(is_wide, is_whole, segment_size)
+        tile = _some_rows(row_count, out_size, is_whole, segment_size)
     elif row_count <= 256:
-        tile = Tile(128, 128, 64, 8, 4) if is_wide else Tile(64, 64, 64, 4, 5)
+        tile = _more_rows(row_count, out_size, is_whole)
     elif is_whole:
-        tile = Tile(128, 256, 64, 8, 3) if is_wide else Tile(128, 64, 64, 4, 3)
+        narrow = Tile(128, 128, 64, 8, 3) if row_count > 1024 else Tile(128, 64, 64, 4, 3)
+        tile = Tile(128, 256, 64, 8, 3) if is_wide else narrow
     else:
         tile = Tile(128, 128, 64, 8, 3)
     return tile._replace(k=_dividing(tile.k, segment_size))
@@ -49,10 +52,25 @@ def _few_rows(is_wide: bool, is_whole: bool, segment_size: int) -> Tile:
     return Tile(64, 16, 64, 4, 8) if segment_size > _DEEP else Tile(64, 16, 128, 4, 4)
 
 
-def _some_rows(is_wide: bool, is_whole: bool, segment_size: int) -> Tile:
-    if is_whole:
-        return Tile(64, 64, 64, 4, 5) if is_wide else Tile(64, 32, 64, 4, 6)
-    return Tile(64, 16, 128, 4, 5 if segment_size > _DEEP else 4)
+def _some_rows(row_count: int, out_size: int, is_whole: bool, segment_size: int) -> Tile:
+    if not is_whole:
+        return Tile(64, 16, 128, 4, 5 if segment_size > _DEEP else 4)
+    if out_size >= _VAST:
+        return Tile(32, 64, 128, 4, 4) if row_count <= 32 else Tile(64, 128, 128, 4, 4)
+    return Tile(64, 64, 128, 4, 5) if out_size >= _WIDE else Tile(64, 32, 64, 4, 6)
+
+
+def _more_rows(row_count: int, out_size: int, is_whole: bool) -> Tile:
+    # A multiprocessor loads so fast and no faster: what counts is that all of them have a tile.
+    if row_count <= 128:
+        if not is_whole:
+            return Tile(64, 32, 128, 4, 4)
+        if out_size >= _VAST:
+            return Tile(128, 128, 64, 8, 5)
+        return Tile(128, 64, 128, 8, 4) if out_size >= _WIDE else Tile(64, 64, 64, 4, 5)
+    if out_size >= _VAST:
+        return Tile(128, 256, 64, 8, 4)
+    return Tile(128, 128, 64, 8, 4) if out_size >= _WIDE else Tile(64, 64, 64, 4, 5)
 
 
 def _dividing(k: int, segment_size: int) -> int:
