@@ -64,7 +64,7 @@ bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 1
 bench-gpu: $(GPU_SETUP) ## Compare with transformers on a GPU, part by part (ARGS="--part decode")
 	$(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
 
-bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 40 s)
+bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 70 s)
 	$(BIN)/python benchmarks/router.py $(ARGS)
 
 wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")

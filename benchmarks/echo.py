@@ -1,8 +1,9 @@
 """Bare grpc.aio servers that do nothing but carry bytes: what the wire alone costs.
 
 `python benchmarks/echo.py` answers every frame of a stream; with `--front --to ADDR` it has
-`Echo` (unary, answers itself) and `Relay` (each request goes over one long stream to the back and
-comes back as a stream of one message): the two hops of a router and its shard. Prints its address.
+`Echo` (unary, answers itself), and `Forward` and `Relay`: each request goes over one long stream to
+the back and comes back, unary or as a stream of one message. These are the two hops of a router and
+its shard. Prints its address.
 """
 
 from __future__ import annotations
@@ -48,18 +49,22 @@ class Front:
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         return {
             "Echo": grpc.unary_unary_rpc_method_handler(self._echo),
+            "Forward": grpc.unary_unary_rpc_method_handler(self._forward),
             "Relay": grpc.unary_stream_rpc_method_handler(self._relay),
         }
 
     async def _echo(self, request: bytes, context: Context) -> bytes:
         return request
 
-    async def _relay(self, request: bytes, context: Context) -> None:
+    async def _forward(self, request: bytes, context: Context) -> bytes:
         number = next(self._numbers).to_bytes(NUMBER_BYTES)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         self._outgoing.put_nowait(number + request)
-        await context.write(await answer)
+        return await answer
+
+    async def _relay(self, request: bytes, context: Context) -> None:
+        await context.write(await self._forward(request, context))
 
     async def _send(self) -> AsyncIterator[bytes]:
         while True:
@@ -67,7 +72,9 @@ class Front:
 
     async def _read(self) -> None:
         async for frame in self._frames(self._send()):
-            self._waiting.pop(frame[:NUMBER_BYTES]).set_result(frame[NUMBER_BYTES:])
+            answer = self._waiting.pop(frame[:NUMBER_BYTES])
+            if not answer.cancelled():
+                answer.set_result(frame[NUMBER_BYTES:])
 
 
 async def serve(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -77,3 +77,9 @@ def cpu_seconds(pid: int) -> float:
     # The name, in parentheses, may hold anything; fields are counted behind it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def all_cpu_seconds(servers: Mapping[str, ServerProcess]) -> dict[str, float]:
+    """Processor time so far, of servers by name, and of this process as `client`."""
+    spent = {name: server.cpu_seconds() for name, server in servers.items()}
+    return {**spent, "client": cpu_seconds(os.getpid())}

@@ -1,7 +1,6 @@
-"""Clients that cost little: raw bytes over grpc.aio, read when the measuring is over.
+"""Clients that cost little: raw bytes over grpc.aio, for bare echoes and for one request at a time.
 
-Not the load tester's: its figures are of requests that were due in the window, and a ceiling wants
-every piece that came in it, whoever had asked before.
+Loads on the router are the load tester's, in `router_load.py`.
 """
 
 from __future__ import annotations
@@ -10,59 +9,27 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import grpc
 import grpc.aio
+import processes
+from processes import ServerProcess
 
 from santacoder.inference.v1 import inference_pb2 as pb
 
 COMPLETION = "/santacoder.inference.v1.CompletionService"
 PROMPT_TOKEN_COUNT = 64
 BYTE_COUNT = 256
-STREAMS_PER_CHANNEL = 64
-TICK_SECONDS = 0.005
-Arrivals = list[tuple[float, bytes]]
+CALLS_PER_CHANNEL = 64
+WARM_UP_SECONDS = 2.0
+IDLE_SECONDS = 0.003
+CALL_SECONDS = 30.0
 Ask = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Start = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-
-
-@dataclass(slots=True)
-class Lag:
-    """How late the client itself woke at worst: no gap below that is the server's."""
-
-    worst_seconds: float = 0.0
-
-    async def watch(self) -> None:
-        while True:
-            due = time.perf_counter() + TICK_SECONDS
-            await asyncio.sleep(TICK_SECONDS)
-            self.worst_seconds = max(self.worst_seconds, time.perf_counter() - due)
-
-
-@dataclass(slots=True)
-class StreamedLoad:
-    """What all streams brought; a list of arrivals for each."""
-
-    streams: list[Arrivals] = field(default_factory=list)
-
-    def pieces(self, begin: float, end: float) -> tuple[int, int, list[float]]:
-        """Tokens and messages that came between two moments, and the gaps between pieces."""
-        token_count, message_count, gaps = 0, 0, []
-        for arrivals in self.streams:
-            last = None
-            for at, raw in arrivals:
-                count = token_count_of(raw)
-                if not count:
-                    continue
-                if begin <= at < end:
-                    token_count += count
-                    message_count += 1
-                    if last is not None:
-                        gaps.append(at - last)
-                last = at
-        return token_count, message_count, gaps
+Counts = Callable[[bytes], int]
+Asking = tuple[str, str, Counts]
+"""Address, method, and what of a message counts."""
 
 
 def token_count_of(raw: bytes) -> int:
@@ -71,19 +38,18 @@ def token_count_of(raw: bytes) -> int:
     return len(event.delta.token_ids)
 
 
-def request(draw: random.Random, new_token_count: int, spread: bool) -> pb.CompletionRequest:
-    """A completion of a random prompt; with `spread` of a random part of the tokens."""
+def request(draw: random.Random, new_token_count: int) -> pb.CompletionRequest:
+    """A completion of a random prompt."""
     made = pb.CompletionRequest()
     made.token_ids.ids.extend(draw.randrange(BYTE_COUNT) for _ in range(PROMPT_TOKEN_COUNT))
-    count = draw.randint(1, new_token_count) if spread else new_token_count
-    made.stopping.max_new_tokens = count
+    made.stopping.max_new_tokens = new_token_count
     made.stopping.ignore_eos = True
     return made
 
 
 async def channels(address: str, client_count: int) -> list[grpc.aio.Channel]:
     """Connections that are up; several, as each is one socket."""
-    count = -(-client_count // STREAMS_PER_CHANNEL)
+    count = -(-client_count // CALLS_PER_CHANNEL)
     # Else channels with the same options share one connection.
     options = (("grpc.use_local_subchannel_pool", 1),)
     made = [grpc.aio.insecure_channel(address, options=options) for _ in range(count)]
@@ -91,31 +57,103 @@ async def channels(address: str, client_count: int) -> list[grpc.aio.Channel]:
     return made
 
 
-async def stream_for_ever(
-    channel: grpc.aio.Channel, load: StreamedLoad, seed: int, new_token_count: int
-) -> None:
-    """One client: a stream after the other. The first is shorter, so that not all end together."""
-    draw = random.Random(seed)
-    start: Start = channel.unary_stream(f"{COMPLETION}/StreamComplete")
-    for turn in itertools.count():
-        completion = request(draw, new_token_count, spread=turn == 0)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Answers that came in some seconds, and what each process's CPU had to do for them."""
+
+    count: int
+    seconds: float
+    cpu_seconds: Mapping[str, float]
+
+
+async def ask_together(
+    address: str,
+    method: str,
+    client_count: int,
+    payloads: Sequence[bytes],
+    servers: Mapping[str, ServerProcess],
+    seconds: float,
+) -> Asked:
+    """Clients that each ask again when answered. Raises what a client raised."""
+    open_channels = await channels(address, client_count)
+    ends: list[float] = []
+    asks: list[Ask] = [channel.unary_unary(method) for channel in open_channels]
+    running = [
+        asyncio.create_task(_ask_for_ever(asks[place % len(asks)], payloads, ends))
+        for place in range(client_count)
+    ]
+    try:
+        await _wait(running, WARM_UP_SECONDS)
+        begin, before = time.perf_counter(), processes.all_cpu_seconds(servers)
+        await _wait(running, seconds)
+        end, after = time.perf_counter(), processes.all_cpu_seconds(servers)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await _close(open_channels)
+    spent = {name: after[name] - before[name] for name in after}
+    return Asked(sum(begin <= at < end for at in ends), end - begin, spent)
+
+
+async def first_messages(
+    ours: Asking, theirs: Asking, new_token_count: int, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Times to the first message that counts, in ms, of two servers that are else idle.
+
+    One request at a time, in turn, so that both see the same machine.
+    """
+    sides = (ours, theirs)
+    open_channels = [(await channels(address, 1))[0] for address, _, _ in sides]
+    starts: list[Start] = [
+        channel.unary_stream(method)
+        for channel, (_, method, _) in zip(open_channels, sides, strict=True)
+    ]
+    times: tuple[list[float], list[float]] = ([], [])
+    draw = random.Random(3)
+    warm_at = time.perf_counter() + WARM_UP_SECONDS
+    while (now := time.perf_counter()) < warm_at + seconds:
+        completion = request(draw, new_token_count)
         payload = pb.StreamCompleteRequest(completion=completion).SerializeToString()
-        arrivals: Arrivals = []
-        load.streams.append(arrivals)
-        call = start(payload)
-        while isinstance(raw := await call.read(), bytes):
-            arrivals.append((time.perf_counter(), raw))
+        for start, (_, _, counts), taken in zip(starts, sides, times, strict=True):
+            await asyncio.sleep(IDLE_SECONDS)
+            first = await _first_message(start, payload, counts)
+            if now >= warm_at:
+                taken.append(1000 * first)
+    await _close(open_channels)
+    return times
 
 
-async def ask_for_ever(ask: Ask, payloads: Sequence[bytes], ends: list[float]) -> None:
-    """One client: a unary call after the other."""
+async def _first_message(start: Start, payload: bytes, counts: Counts) -> float:
+    """Seconds to the first message that counts; the stream is then read to its end."""
+    begin = time.perf_counter()
+    first = 0.0
+    call = start(payload, timeout=CALL_SECONDS)
+    while isinstance(raw := await call.read(), bytes):
+        if not first and counts(raw):
+            first = time.perf_counter() - begin
+    return first
+
+
+async def _ask_for_ever(ask: Ask, payloads: Sequence[bytes], ends: list[float]) -> None:
     for payload in itertools.cycle(payloads):
         await ask(payload)
         ends.append(time.perf_counter())
 
 
+async def _wait(running: Sequence[asyncio.Task[None]], seconds: float) -> None:
+    done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _close(open_channels: Sequence[grpc.aio.Channel]) -> None:
+    closing: list[Awaitable[None]] = [channel.close() for channel in open_channels]
+    await asyncio.gather(*closing)
+
+
 def unary_payloads(seed: int, new_token_count: int, count: int = 64) -> list[bytes]:
     """Requests that are made before anything is measured."""
     draw = random.Random(seed)
-    completions = (request(draw, new_token_count, spread=False) for _ in range(count))
+    completions = (request(draw, new_token_count) for _ in range(count))
     return [pb.CompleteRequest(completion=each).SerializeToString() for each in completions]

@@ -85,19 +85,19 @@ class RankStream:
         sampled = outcome.sampled
         counts, ids = _packed(sampled.counts), _packed(sampled.ids)
         states = bytes(sampled.states)
-        result = shard_pb2.StepResult(
-            plan_number=outcome.plan_number,
-            first_step=outcome.first_step,
-            steps_run=outcome.steps_run,
-            final=outcome.final,
-            # A step that is said to take no time at all is none to a router.
-            device_time_us=max(1, round(outcome.seconds * 1e6)),
-            digest=self._digest(outcome, states + counts + ids),
-        )
+        response = shard_pb2.ExecuteResponse()
+        result = response.result
+        result.plan_number = outcome.plan_number
+        result.first_step = outcome.first_step
+        result.steps_run = outcome.steps_run
+        result.final = outcome.final
+        # A step that is said to take no time at all is none to a router.
+        result.device_time_us = max(1, round(outcome.seconds * 1e6))
+        result.digest = self._digest(outcome, states + counts + ids)
         if self._rank == 0:
             result.row_token_counts, result.token_ids, result.row_states = counts, ids, states
             result.logprobs.extend(logprobs_of(self._table, outcome.rows, sampled))
-        self._post(shard_pb2.ExecuteResponse(result=result))
+        self._post(response)
 
     def fail(self, plan_number: int, message: str, sequence: int = 0) -> None:
         """Something failed: one sequence, or the whole rank."""
