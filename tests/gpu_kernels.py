@@ -35,6 +35,11 @@ class Kernels:
         return weight.data, bias.data
 
     @property
+    def width(self) -> int:
+        """Of the residual stream, and of all query heads together."""
+        return self.model.geometry.embedding_size
+
+    @property
     def room(self) -> int:
         """Tokens that a slot's blocks hold."""
         return int(self._buffers.slots.tables.shape[1]) * BLOCK_SIZE

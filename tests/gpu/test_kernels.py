@@ -51,7 +51,7 @@ def test_a_product_is_that_of_float64(
 ) -> None:
     weight, bias = kernels.parameters(name)
     rows = random_rows(generator, count, weight.shape[1]).half()
-    before = random_rows(generator, count, 2048)
+    before = random_rows(generator, count, kernels.width)
     ours = kernels.product(name, rows, before).double()
     exact = functional.linear(
         rows.double(), weight.double(), None if bias is None else bias.double()
@@ -73,7 +73,7 @@ def test_a_products_row_has_the_same_bits_at_every_row_count(
 ) -> None:
     weight, _ = kernels.parameters(name)
     rows = random_rows(generator, ROW_LIMIT, weight.shape[1]).half()
-    before = random_rows(generator, ROW_LIMIT, 2048)
+    before = random_rows(generator, ROW_LIMIT, kernels.width)
     whole = kernels.product(name, rows, before)
     for count in ROW_COUNTS:
         part = kernels.product(name, rows[-count:], before[-count:])
@@ -84,10 +84,10 @@ def test_a_products_row_has_the_same_bits_at_every_row_count(
 def test_a_norm_is_that_of_float64(
     kernels: Kernels, generator: torch.Generator, count: int
 ) -> None:
-    hidden = random_rows(generator, count, 2048) * 3 + 1
+    hidden = random_rows(generator, count, kernels.width) * 3 + 1
     layer = kernels.model.layers[0]
     weight, bias = (layer.get_parameter(f"ln_1_{kind}").double() for kind in ("weight", "bias"))
-    exact = functional.layer_norm(hidden.double(), (2048,), weight, bias, 1e-5)
+    exact = functional.layer_norm(hidden.double(), (kernels.width,), weight, bias, 1e-5)
     excess = (kernels.norm(hidden).double() - exact).abs() - 2**-11 * exact.abs() - 1e-5
     assert float(excess.max()) <= 0
 
@@ -95,7 +95,7 @@ def test_a_norm_is_that_of_float64(
 def test_a_norm_on_the_way_to_a_product_has_the_bits_of_one_before_it(
     kernels: Kernels, generator: torch.Generator
 ) -> None:
-    hidden = random_rows(generator, ROW_LIMIT, 2048) * 3 + 1
+    hidden = random_rows(generator, ROW_LIMIT, kernels.width) * 3 + 1
     whole = kernels.norm_and_product(hidden)
     normal = kernels.norm(hidden)
     assert torch.equal(kernels.product("attn_qkv", normal, hidden)[:, : whole.shape[1]], whole)
@@ -111,7 +111,7 @@ def test_attention_of_single_rows_is_that_of_float64(
     kernels.fill_cache(generator)
     positions = positions_within(kernels, count)
     slots = torch.arange(count, device=device(), dtype=torch.int32).flip(0)
-    query = random_rows(generator, count, 2048).half()
+    query = random_rows(generator, count, kernels.width).half()
     ours = kernels.attention(query, slots, positions, is_decode=True)
     for row in range(min(count, 40)):
         assert_attends(kernels, ours[row], query[row], int(slots[row]), int(positions[row]))
@@ -124,7 +124,7 @@ def test_attention_of_a_chunk_is_that_of_float64_and_of_single_rows(
 ) -> None:
     kernels.fill_cache(generator)
     positions = torch.arange(first, first + count, device=device(), dtype=torch.int32)
-    query = random_rows(generator, count, 2048).half()
+    query = random_rows(generator, count, kernels.width).half()
     slots = torch.full_like(positions, 3)
     ours = kernels.attention(query, slots, positions, is_decode=False)
     for row in {0, 1, count // 2, count - 1} & set(range(count)):
@@ -140,7 +140,7 @@ def test_attention_of_a_row_has_the_same_bits_among_any_number(
     kernels.fill_cache(generator)
     positions = positions_within(kernels, ROW_LIMIT)
     slots = torch.arange(ROW_LIMIT, device=device(), dtype=torch.int32)
-    query = random_rows(generator, ROW_LIMIT, 2048).half()
+    query = random_rows(generator, ROW_LIMIT, kernels.width).half()
     whole = kernels.attention(query, slots, positions, is_decode=True)
     for count in ROW_COUNTS:
         part = kernels.attention(query[-count:], slots[-count:], positions[-count:], is_decode=True)
