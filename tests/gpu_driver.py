@@ -25,6 +25,12 @@ def device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def settle() -> None:
+    """Wait for the GPU: the engine's stream does not wait for the one that tests work on."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def on_device(model: SantaCoder, dtype: torch.dtype = torch.float16) -> SantaCoder:
     """The model itself, its weights rounded and brought to the GPU."""
     model.dtype = dtype
@@ -108,8 +114,9 @@ class GpuDriver(EngineDriver):
 
     def _logits(self, place: int) -> torch.Tensor:
         """What the last step's sampled row `place` was chosen from."""
-        logits: torch.Tensor = self.gpu._buffers.logits[place]
-        return logits.clone()
+        logits: torch.Tensor = self.gpu._buffers.logits[place].clone()
+        settle()
+        return logits
 
 
 def _make_engine(

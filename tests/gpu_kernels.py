@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from gpu_driver import GpuDriver
+from gpu_driver import GpuDriver, settle
 from torch import Tensor
 
 from santacoder_shard.model import Layer, SantaCoder
@@ -25,6 +25,7 @@ class Kernels:
         self._kernels: Any = driver.gpu._graphs._model
         self._buffers: Any = driver.gpu._buffers
         self._layer: Any = self._kernels._layers[0]
+        settle()
 
     def parameters(self, product: str) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in] and bias [out]; the head has none."""
@@ -53,10 +54,12 @@ class Kernels:
         source = {"attn_proj": buffers.context, "mlp_proj": buffers.inner}.get(
             product, buffers.normal
         )
-        source[:count] = rows
+        source[:count], buffers.hidden[:count] = rows, before
+        buffers.places[:count] = torch.arange(count)
         given = Rows(source, count)
+        # A kernel may start, and read what it does not expect to change, before the last has ended.
+        settle()
         if product == "attn_qkv":
-            buffers.places[:count] = torch.arange(count)
             layer.qkv(given, buffers.query, CachePlaces(layer.keys, layer.values, buffers.places))
             cached = [
                 cache.flatten(0, 1).flatten(1)[:count] for cache in (layer.keys, layer.values)
@@ -68,7 +71,6 @@ class Kernels:
         if product == "mlp_fc":
             layer.mlp_fc(given, buffers.inner)
             return cast(Tensor, buffers.inner[:count].clone())
-        buffers.hidden[:count] = before
         getattr(layer, product)(given, buffers.hidden)
         return cast(Tensor, buffers.hidden[:count].clone())
 
@@ -77,6 +79,7 @@ class Kernels:
         """The first norm of float32 rows [R, E], as the products take them."""
         buffers, count = self._buffers, len(hidden)
         buffers.hidden[:count] = hidden
+        settle()
         self._kernels._norm_rows(buffers.hidden, None, self._layer.ln_1, buffers.normal, count)
         return cast(Tensor, buffers.normal[:count].clone())
 
@@ -88,6 +91,7 @@ class Kernels:
         buffers, layer, count = self._buffers, self._layer, len(hidden)
         buffers.hidden[:count] = hidden
         buffers.places[:count] = -1
+        settle()
         rows = self._kernels._normed(layer.qkv, layer.ln_1, count)
         layer.qkv(rows, buffers.query, CachePlaces(layer.keys, layer.values, buffers.places))
         return cast(Tensor, buffers.query[:count].clone())
@@ -122,6 +126,7 @@ class Kernels:
         for number, first in enumerate(range(0, count, TILE_ROWS)):
             rows.tiles[0, number], rows.tiles[1, number] = first, min(TILE_ROWS, count - first)
         buffers.slots.ended.zero_()
+        settle()
         self._kernels._attend(self._layer, rows, is_decode)
         return cast(Tensor, buffers.context[:count].clone())
 
