@@ -27,8 +27,7 @@ def device() -> torch.device:
 
 def settle() -> None:
     """Wait for the GPU: the engine's stream does not wait for the one that tests work on."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
 
 
 def on_device(model: SantaCoder, dtype: torch.dtype = torch.float16) -> SantaCoder:
