@@ -28,6 +28,7 @@ class Products:
         self._buffers.normal.normal_()
         self._buffers.context.normal_()
         self._buffers.places.fill_(-1)
+        torch.cuda.synchronize()
 
     def ours(self, row_count: int, head_row_count: int) -> None:
         """The engine's own, with whatever is fused behind them."""
