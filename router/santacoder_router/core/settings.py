@@ -25,8 +25,9 @@ class SchedulerConfig:
     plans_in_flight: int
     # Positions the model has.
     context_token_count: int
-    # How long all plans in flight may last together before they could be cut off from new arrivals.
-    lease_seconds: float = 0.0025
+    # How long all plans in flight may last together, if nobody arrives who cuts them short: long
+    # enough that a fast device does not wait for its next plan.
+    lease_seconds: float = 0.01
     # Longest wait of a request that has not started.
     queue_wait_seconds: float = 10.0
     # Waiting this long is worth one priority class.

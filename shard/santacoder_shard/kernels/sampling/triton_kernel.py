@@ -225,9 +225,9 @@ def draw_kernel(
         low, high, _, _ = tl.philox(
             tl.load(mine + SEED),
             tl.load(line + OUTPUT_POSITION).to(tl.uint32),
-            tl.to_tensor(0).to(tl.uint32),
+            tl.full([], 0, tl.uint32),
             tl.load(mine + SAMPLE_INDEX).to(tl.uint32),
-            tl.to_tensor(0).to(tl.uint32),
+            tl.full([], 0, tl.uint32),
         )
         number = (high.to(tl.uint64) << 32) | low.to(tl.uint64)
         sums = tl.load(part_sums + first + parts, mask=inside, other=0)
