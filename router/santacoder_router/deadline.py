@@ -24,6 +24,14 @@ class StepDeadline:
         """What a step of `token_count` tokens takes; None where that size never ran."""
         return self._usual_seconds.get(token_count.bit_length())
 
+    def lease_seconds(self, first_token_count: int, row_count: int, num_steps: int) -> float | None:
+        """What a lease takes whose further steps run a token a row; None where nobody knows."""
+        first = self.usual_seconds(first_token_count)
+        further = self.usual_seconds(row_count)
+        if first is None or further is None:
+            return None
+        return first + (num_steps - 1) * further
+
     def seconds(self, token_count: int) -> float:
         """Limit for a step of `token_count` tokens; generous where that size never ran."""
         usual = self.usual_seconds(token_count)

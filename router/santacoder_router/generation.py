@@ -14,8 +14,8 @@ from google.protobuf import duration_pb2
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router.choice import Choice
 from santacoder_router.core import plan
-from santacoder_router.errors import DeadlineExceeded, Overloaded, Reason, RouterError
-from santacoder_router.faults import Log, internal_error
+from santacoder_router.endings import error_for
+from santacoder_router.faults import Log
 from santacoder_router.metrics import Metrics
 from santacoder_router.pending import PendingDelta
 from santacoder_router.resolution import ResolvedRequest, put_accepted
@@ -24,7 +24,6 @@ from santacoder_router.text.stop_strings import StopStrings
 from santacoder_router.text.tokenizer import Tokenizer
 from santacoder_router.turns import Turns
 
-QUEUE_RETRY_SECONDS = 1.0
 NO_STOP_STRINGS = StopStrings(())
 REASON_NAMES = {
     number: name.removeprefix("FINISH_REASON_")
@@ -173,31 +172,12 @@ class Generation:
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
-        self.fail(self._error_for(reason))
+        self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
 
     def _change(self) -> None:
         if not self._has_asked:
             self._has_asked = True
             self._surroundings.turns.ask(self._changed.set)
-
-    def _error_for(self, reason: plan.FinishReason) -> RouterError:
-        if reason is plan.FinishReason.DEADLINE:
-            where = "queue" if self._started_at is None else "decode"
-            return DeadlineExceeded(
-                Reason.DEADLINE,
-                "deadline: passed before the answer was there",
-                metadata={"at": where},
-            )
-        if reason is plan.FinishReason.QUEUE_TIMEOUT:
-            return Overloaded(
-                Reason.QUEUE_TIMEOUT,
-                "queue: no room came free in time",
-                retry_after_seconds=QUEUE_RETRY_SECONDS,
-            )
-        log = self._surroundings.log
-        if reason is plan.FinishReason.NON_FINITE:
-            return internal_error(log, "the model gave NaN or infinity", reason=Reason.NON_FINITE)
-        return internal_error(log, f"a sequence ended with {reason.name}")
 
     def _take(self) -> Iterator[inference_pb2.CompletionEvent]:
         has_news = self._started_at is not None or any(choice.end for choice in self.choices)

@@ -6,9 +6,10 @@ import secrets
 from collections.abc import Callable
 
 from santacoder.inference.v1 import inference_pb2
+from santacoder_router.endings import QUEUE_RETRY_SECONDS
 from santacoder_router.errors import AlreadyExists, Overloaded, Reason, shown
 from santacoder_router.faults import Log
-from santacoder_router.generation import QUEUE_RETRY_SECONDS, Generation, Surroundings
+from santacoder_router.generation import Generation, Surroundings
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve

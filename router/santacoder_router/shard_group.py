@@ -154,13 +154,10 @@ class ShardGroup:
             oldest.is_interrupted = True
             self._links[0].send(codec.encode_interrupt(oldest.number))
 
-    def _is_long_lease(self, plan: StepPlan, first_token_count: int) -> bool:
+    def _is_long_lease(self, plan: StepPlan, token_count: int) -> bool:
         """Whether it pays to cut it short; also where nobody knows how long it takes."""
-        first = self._deadline.usual_seconds(first_token_count)
-        further = self._deadline.usual_seconds(len(plan.rows))
-        if plan.num_steps == 1 or first is None or further is None:
-            return plan.num_steps > 1
-        return first + (plan.num_steps - 1) * further > SHORT_LEASE_SECONDS
+        seconds = self._deadline.lease_seconds(token_count, len(plan.rows), plan.num_steps)
+        return plan.num_steps > 1 and (seconds is None or seconds > SHORT_LEASE_SECONDS)
 
     def take_results(self) -> list[Arrived]:
         """Rank 0's results since the last call, in order; none once the group has failed."""

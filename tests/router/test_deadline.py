@@ -19,6 +19,14 @@ def test_slow_steps_get_twenty_times_their_usual_time() -> None:
     assert abs(deadline.seconds(510) - 40.0) < 1e-6
 
 
+def test_a_lease_is_its_first_step_and_the_further_ones() -> None:
+    deadline = StepDeadline()
+    deadline.observe(64, 0.01)
+    assert deadline.lease_seconds(64, 2, 5) is None
+    deadline.observe(2, 0.001)
+    assert deadline.lease_seconds(64, 2, 5) == 0.01 + 4 * 0.001
+
+
 def test_the_usual_time_follows_a_change() -> None:
     deadline = StepDeadline()
     deadline.observe(8, 10.0)
