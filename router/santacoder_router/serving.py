@@ -56,7 +56,7 @@ def make_serving(
         tokenizer_threads=TokenizerThreads(
             tokenizer, TOKENIZER_THREAD_COUNT, limits.tokenizer_seconds
         ),
-        step_loop=StepLoop(scheduler, config.lease_seconds, metrics, clock, log),
+        step_loop=StepLoop(scheduler, metrics, clock, log),
     )
 
 

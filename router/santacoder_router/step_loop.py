@@ -61,11 +61,8 @@ class _FailStop:
 class StepLoop:
     """Keeps the shards busy with what the scheduler plans. `clock` gives monotonic seconds."""
 
-    def __init__(
-        self, scheduler: Scheduler, lease_seconds: float, metrics: Metrics, clock: Clock, log: Log
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, clock: Clock, log: Log) -> None:
         self._scheduler = scheduler
-        self._lease_seconds = lease_seconds
         self._metrics = metrics
         self._clock = clock
         self._log = log
@@ -180,7 +177,7 @@ class StepLoop:
             events += new_events
             if plan is None:
                 break
-            group.send(plan, self._lease_seconds)
+            group.send(plan, self._scheduler.time_cap_seconds(len(plan.rows)))
             num_plans += 1
         group.interrupt_lease(self._scheduler.queued_request_count > 0)
         return num_plans

@@ -35,7 +35,8 @@ class CommandDigest:
         accepted = self._accepted
         frames = accepted.pop if outcome.final else accepted.__getitem__
         self._outcomes.update(frames(outcome.plan_number))
-        self._outcomes.update(pack_ids((outcome.first_step, outcome.steps_run)))
+        words = [outcome.first_step, outcome.steps_run]
         for row in outcome.rows:
-            self._outcomes.update(pack_ids((row.state, len(row.token_ids), *row.token_ids)))
+            words += (row.state, len(row.token_ids), *row.token_ids)
+        self._outcomes.update(pack_ids(words))
         return self._outcomes.digest()

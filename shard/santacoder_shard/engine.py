@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Engine:
             step += 1
             if step == 1 and not final:
                 # Prompts are run in the first step; what follows is the id sampled last.
-                rows = tuple(replace(row, token_count=1) for row in rows)
+                rows = tuple(row._replace(token_count=1) for row in rows)
 
     def drain(self) -> None:
         """Nothing: `run` leaves nothing running."""

@@ -20,34 +20,41 @@ from santacoder_shard.gpu_buffers import SlotState, StepBuffers
 from santacoder_shard.gpu_graphs import StepGraphs
 from santacoder_shard.gpu_logprobs import QueuedReports, ReportRequest, queue_reports
 from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, GpuModel
+from santacoder_shard.gpu_outcomes import Emit, PlanOutcomes
 from santacoder_shard.gpu_rows import NOT_SAMPLED, PackedStep, PlannedRow, StepWords, pack_step
 from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
 from santacoder_shard.gpu_slots import SlotUploads
 from santacoder_shard.gpu_transfer import IdRing
-from santacoder_shard.kernels.choice.triton_kernel import NON_FINITE_ID
 from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.model import SantaCoder
 from santacoder_shard.slots import PlanError, Slot, SlotTable
-from santacoder_shard.step import Plan, Row, RowOutcome, RowState, StepOutcome, TokenLogprobs
+from santacoder_shard.step import Plan, Row, StepOutcome, TokenLogprobs
 
 # Enough that the device never waits for the host, few enough that an interrupt takes hold soon.
 STEPS_AHEAD = 3
-Emit = Callable[[StepOutcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedStep:
+    """A step as it will be launched: its rows, what the device is given, and what it has to do."""
+
+    rows: Sequence[PlannedRow]
+    packed: PackedStep
+    sampling: Sampling
+    requests: Sequence[ReportRequest]
 
 
 @dataclass(slots=True)
 class _LaunchedStep:
-    """A step on the device: whose rows it runs, where its ids will be, and who is told."""
+    """A step on the device: whose rows it runs, and where its ids will be."""
 
-    plan_number: int
-    step: int
-    rows: Sequence[PlannedRow]
+    outcomes: PlanOutcomes
+    planned: _PlannedStep
     ring_place: int
-    emit: Emit
     launched_at: float
+    reports: Sequence[QueuedReports]
     final: bool = False
-    reports: Sequence[QueuedReports] = ()
 
 
 class GpuEngine:
@@ -66,6 +73,7 @@ class GpuEngine:
             self._cache.scratch_block,
             config.token_count,
             frozenset((config.end_of_text_id, *config.sentinel_ids)),
+            keeps_tables=False,
         )
         state = SlotState.empty(config.slot_count, config.blocks_per_sequence, device)
         row_limit = max(tokens_per_step, config.slot_count)
@@ -106,19 +114,18 @@ class GpuEngine:
                 emit(StepOutcome(plan.number, 0, 0, True, (), 0.0))
                 return
             deadline = plan.time_cap_seconds and time.monotonic() + plan.time_cap_seconds
-            step, rows = 0, plan.rows
+            outcomes = PlanOutcomes(plan.number, emit, len(plan.rows), time.perf_counter())
+            step, planned = 0, self._plan_step(plan.rows)
             while True:
-                self._launch(plan.number, step, rows, emit)
+                self._launch(outcomes, planned)
                 step += 1
                 while len(self._launched) > STEPS_AHEAD:
                     self._collect()
                 is_late = bool(deadline) and time.monotonic() >= deadline
                 is_cut = is_late or (plan.interruptible and interrupted())
-                if step == plan.num_steps or is_cut or self._all_ended(plan.rows):
+                if step == plan.num_steps or is_cut or self._all_ended(planned):
                     break
-                if step == 1:
-                    # Prompts are run in the first step; what follows is the id sampled last.
-                    rows = tuple(Row(row.slot, 1, True, row.kv_token_limit) for row in rows)
+                planned = self._next_step(plan.rows, planned, step)
             self._launched[-1].final = True
 
     def drain(self) -> None:
@@ -143,25 +150,38 @@ class GpuEngine:
         self._uploads.grant(plan.grants)
         self._cache.copy_blocks(plan.copies)
 
-    def _all_ended(self, rows: Sequence[Row]) -> bool:
-        slots = [self._slots.get(row.slot) for row in rows]
-        return all(slot is None or slot.ended for slot in slots)
+    def _all_ended(self, planned: _PlannedStep) -> bool:
+        return all(row.slot is None or row.slot.ended for row in planned.rows)
 
-    def _launch(self, plan_number: int, step: int, rows: Sequence[Row], emit: Emit) -> None:
+    def _plan_step(self, rows: Sequence[Row]) -> _PlannedStep:
         planned = [
             PlannedRow.plan(row, self._slots.get(row.slot), self._context_token_count)
             for row in rows
         ]
         packed = pack_step(planned, self._graphs)
-        self._words.upload(packed)
         slots = {row.sample_place: row.slot for row in planned if row.slot is not None}
         slots.pop(NOT_SAMPLED, None)
-        self._replay(packed, max(map(sampling_of, slots.values()), default=Sampling.LIKELIEST))
+        sampling = max(map(sampling_of, slots.values()), default=Sampling.LIKELIEST)
+        return _PlannedStep(planned, packed, sampling, _report_requests(slots))
+
+    def _next_step(self, rows: Sequence[Row], last: _PlannedStep, step: int) -> _PlannedStep:
+        """A lease's step after `last`: the same, as long as every row goes on."""
+        if step > 1 and all(row.goes_on(self._context_token_count) for row in last.rows):
+            for row in last.rows:
+                if row.slot is not None:
+                    row.slot.launched_length += 1
+            return last
+        # Prompts are run in the first step; what follows is the id sampled last.
+        return self._plan_step([Row(row.slot, 1, True, row.kv_token_limit) for row in rows])
+
+    def _launch(self, outcomes: PlanOutcomes, planned: _PlannedStep) -> None:
+        self._words.upload(planned.packed)
+        self._replay(planned.packed, planned.sampling)
+        reports = queue_reports(self._buffers, planned.requests)
         ring_place = self._ring.next_place()
-        launched = _LaunchedStep(plan_number, step, planned, ring_place, emit, time.perf_counter())
-        launched.reports = queue_reports(self._buffers, _report_requests(slots))
         self._ring.fetch(ring_place)
-        self._launched.append(launched)
+        now = time.perf_counter()
+        self._launched.append(_LaunchedStep(outcomes, planned, ring_place, now, reports))
 
     def _replay(self, packed: PackedStep, sampling: Sampling) -> None:
         if packed.is_decode and packed.is_whole and sampling is Sampling.LIKELIEST:
@@ -173,32 +193,20 @@ class GpuEngine:
             self._graphs.choose(packed.sample_size, sampling)
 
     def _collect(self) -> None:
-        """Wait for the oldest step; emit it, with what has ended behind it of the same plan."""
-        first = self._launched[0]
-        self._ring.wait(first.ring_place)
-        steps = [self._launched.popleft()]
-        while (
-            self._launched
-            and self._launched[0].plan_number == first.plan_number
-            and (self._launched[0].final or len(self._launched) > 1)
-            and self._ring.is_ready(self._launched[0].ring_place)
-        ):
-            steps.append(self._launched.popleft())
+        """Wait for the oldest step, and take its ids; tell what is due."""
+        step = self._launched.popleft()
+        self._ring.wait(step.ring_place)
         now = time.perf_counter()
-        seconds = now - max(self._collected_at, first.launched_at)
+        seconds = now - max(self._collected_at, step.launched_at)
         self._collected_at = now
-        outcomes = [self._outcomes(step) for step in steps]
-        rows = tuple(_joined(parts) for parts in zip(*outcomes, strict=True))
-        final = steps[-1].final
-        first.emit(StepOutcome(first.plan_number, first.step, len(steps), final, rows, seconds))
-
-    def _outcomes(self, step: _LaunchedStep) -> list[RowOutcome]:
-        """Each row's outcome, in order, and the slots moved on as the device has moved them."""
-        ids = self._ring.ids(step.ring_place)
-        reports: dict[int, TokenLogprobs] = {}
+        logprobs: dict[int, TokenLogprobs] = {}
         for queued in step.reports:
-            reports |= queued.arrived()
-        return [_outcome(row, ids, reports) for row in step.rows]
+            logprobs |= queued.arrived()
+        outcomes, packed = step.outcomes, step.planned.packed
+        outcomes.take(step.planned.rows, self._ring.ids(step.ring_place), logprobs, seconds)
+        # Whoever has just begun waits for a first id.
+        if step.final or not packed.is_decode or outcomes.is_due(now):
+            outcomes.tell(now, step.final)
 
 
 def _report_requests(slots: Mapping[int, Slot]) -> list[ReportRequest]:
@@ -208,38 +216,3 @@ def _report_requests(slots: Mapping[int, Slot]) -> list[ReportRequest]:
         for place, slot in slots.items()
         if slot.admit.logprob_count is not None
     ]
-
-
-def _outcome(
-    row: PlannedRow, ids: Sequence[int], reports: Mapping[int, TokenLogprobs]
-) -> RowOutcome:
-    slot = row.slot
-    if slot is None or slot.ended:
-        return RowOutcome((), RowState.MASKED)
-    if not row.runs:
-        return RowOutcome((), RowState.KV_LIMIT)
-    slot.computed_length += row.row.token_count
-    if not row.row.sample:
-        return RowOutcome((), RowState.RUNNING)
-    token_id = ids[row.sample_place]
-    if token_id == NON_FINITE_ID:
-        slot.ended = True
-        return RowOutcome((), RowState.NON_FINITE)
-    state = slot.accept(token_id)
-    report = reports.get(row.sample_place)
-    return RowOutcome((token_id,), state, () if report is None else (report,))
-
-
-def _joined(parts: Sequence[RowOutcome]) -> RowOutcome:
-    """One row's outcomes of consecutive steps as one: its ids in order, its last state.
-
-    A row that ended in an earlier step is masked in later ones, but what it ended with is told.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    telling = [part for part in parts if part.state is not RowState.MASKED] or parts[:1]
-    return RowOutcome(
-        tuple(token_id for part in parts for token_id in part.token_ids),
-        telling[-1].state,
-        tuple(report for part in parts for report in part.logprobs),
-    )

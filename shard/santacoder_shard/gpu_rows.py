@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Protocol
 
 import numpy
@@ -34,6 +34,21 @@ class PlannedRow:
     first_position: int
     runs: bool
     sample_place: int = NOT_SAMPLED
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the step samples after this row."""
+        return self.sample_place != NOT_SAMPLED
+
+    def goes_on(self, context_token_count: int) -> bool:
+        """Whether one token more can be launched just as this one was."""
+        slot = self.slot
+        return (
+            self.runs
+            and slot is not None
+            and not slot.ended
+            and slot.launched_length < min(self.row.kv_token_limit, context_token_count)
+        )
 
     @classmethod
     def plan(cls, row: Row, slot: Slot | None, context_token_count: int) -> PlannedRow:
@@ -102,13 +117,10 @@ def pack_step(planned: Sequence[PlannedRow], sizes: Sizes) -> PackedStep:
 
 def _tiles(counts: Sequence[int], ends: Sequence[int]) -> NDArray[numpy.int64]:
     """First row and row count of each tile [2, tiles]; what sees most keys begins first."""
-    firsts = [
-        numpy.arange(end - count, end, TILE_ROWS) for count, end in zip(counts, ends, strict=True)
-    ]
-    rows_left = [end - first for first, end in zip(firsts, ends, strict=True)]
-    tiles = numpy.stack((numpy.concatenate(firsts), numpy.concatenate(rows_left)))
-    tiles[1] = numpy.minimum(tiles[1], TILE_ROWS)
-    return tiles[:, ::-1]
+    firsts = [range(end - count, end, TILE_ROWS) for count, end in zip(counts, ends, strict=True)]
+    first = numpy.fromiter(chain.from_iterable(firsts), dtype=numpy.int64)
+    rows_left = numpy.repeat(ends, [len(tiles) for tiles in firsts]) - first
+    return numpy.stack((first, numpy.minimum(rows_left, TILE_ROWS)))[:, ::-1]
 
 
 class StepWords:

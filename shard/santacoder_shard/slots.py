@@ -49,7 +49,8 @@ class Slot:
     def accept(self, token_id: int) -> RowState:
         """Append a sampled id; the state that it leaves the sequence in."""
         self.token_ids.append(token_id)
-        self.remaining_min_tokens = max(0, self.remaining_min_tokens - 1)
+        if self.remaining_min_tokens > 0:
+            self.remaining_min_tokens -= 1
         self.remaining_max_tokens -= 1
         state = RowState.RUNNING
         if token_id in self.end_ids:
@@ -67,6 +68,7 @@ class SlotTable:
 
     The width is blocks_per_sequence rounded up to whole attention splits; a place that is not
     granted holds `scratch_block`, whose id is also the number of blocks that can be granted.
+    Without `keeps_tables` grants are checked here and kept elsewhere.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class SlotTable:
         scratch_block: int,
         token_count: int,
         end_ids: frozenset[int],
+        keeps_tables: bool = True,
     ) -> None:
+        self._keeps_tables = keeps_tables
         width = blocks_per_sequence + -blocks_per_sequence % BLOCKS_PER_SPLIT
         self.block_tables = torch.full((slot_count, width), scratch_block)
         self._slots: list[Slot | None] = [None] * slot_count
@@ -99,7 +103,8 @@ class SlotTable:
         for index, slot in enumerate(self._slots):
             if slot and (slot.admit.sequence, slot.admit.generation) in leaving:
                 self._slots[index] = None
-                self.block_tables[index].fill_(self._scratch_block)
+                if self._keeps_tables:
+                    self.block_tables[index].fill_(self._scratch_block)
 
     def admit(self, admit: Admit) -> None:
         """Put a sequence into its slot, which must be free."""
@@ -137,7 +142,8 @@ class SlotTable:
                 f"plan.block_grants.block_ids: no such block; got {max(grant.block_ids)}; "
                 f"allowed 0 to {self._scratch_block - 1}"
             )
-        self.block_tables[grant.slot, grant.first_index : stop] = torch.tensor(grant.block_ids)
+        if self._keeps_tables:
+            self.block_tables[grant.slot, grant.first_index : stop] = torch.tensor(grant.block_ids)
         slot.granted_token_count = stop * BLOCK_SIZE
         filled_block_count = -(-slot.computed_length // BLOCK_SIZE)
         return list(grant.block_ids[max(0, filled_block_count - grant.first_index) :])

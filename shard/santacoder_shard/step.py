@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class RowState(enum.IntEnum):
@@ -73,8 +74,7 @@ class BlockGrant:
     block_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Run `token_count` tokens of a slot from its computed length on; sample after if `sample`."""
 
     slot: int
@@ -107,8 +107,7 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RowOutcome:
+class RowOutcome(NamedTuple):
     """What one row sampled in the steps reported. `logprobs` is empty or one entry a token."""
 
     token_ids: tuple[int, ...]

@@ -34,7 +34,7 @@ class Reader:
 def make_loop() -> StepLoop:
     config = SchedulerConfig(16, 8, 2, 4, 32, 1, 2, 64)
     scheduler = Scheduler(config, b"seed")
-    return StepLoop(scheduler, config.lease_seconds, Metrics(), time.monotonic, make_log([]))
+    return StepLoop(scheduler, Metrics(), time.monotonic, make_log([]))
 
 
 def a_request(number: int) -> core.Request:

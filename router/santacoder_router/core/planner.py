@@ -38,8 +38,8 @@ def extend_to_lease(
     """
     if not draft.rows or not draft.is_lease_possible:
         return 1
-    share_seconds = config.lease_seconds / config.plans_in_flight
-    num_steps = step_time.steps_within(share_seconds, config.steps_per_lease)
+    plan_seconds = config.plan_seconds(len(draft.rows))
+    num_steps = step_time.steps_within(plan_seconds, config.steps_per_lease)
     if num_steps == 1:
         return 1
     residencies = [row.residency for row in draft.rows]

@@ -126,6 +126,10 @@ class Scheduler:
         sequence = self._live.get(request_id)
         return [] if sequence is None else [self._finish(sequence, reason)]
 
+    def time_cap_seconds(self, row_count: int) -> float:
+        """After how long a lease of so many rows ends, whatever steps it has left."""
+        return self._config.plans_in_flight * self._config.plan_seconds(row_count)
+
     def plan(self, now: float) -> tuple[StepPlan | None, list[Event]]:
         """The next plan to send, unless nothing is to be run or enough plans are in flight."""
         events: list[Event] = []

@@ -28,10 +28,17 @@ class SchedulerConfig:
     # How long all plans in flight may last together, if nobody arrives who cuts them short: long
     # enough that a fast device does not wait for its next plan.
     lease_seconds: float = 0.01
+    # About what a row of a plan's answer costs this router, whether it has one id or eight: plans
+    # of many rows last as long, so that their answers are fewer and larger.
+    seconds_per_row: float = 100e-6
     # Longest wait of a request that has not started.
     queue_wait_seconds: float = 10.0
     # Waiting this long is worth one priority class.
     aging_seconds: float = 5.0
+
+    def plan_seconds(self, row_count: int) -> float:
+        """How long a plan of so many rows may last, if nobody arrives who cuts it short."""
+        return max(self.lease_seconds / self.plans_in_flight, row_count * self.seconds_per_row)
 
     @property
     def sequence_limit(self) -> int:
