@@ -70,7 +70,7 @@ def _real_shape(options: argparse.Namespace, parts: Collection[str], folder: Pat
     shape = random_checkpoint.Shape(layer_count=options.layers)
     checkpoint = random_checkpoint.ensure(folder, shape)
     figures: list[Figure] = []
-    arguments = [f"--model={checkpoint}", f"--threads={options.threads}"]
+    arguments = [f"--model={checkpoint}", f"--threads={options.threads}", "--device=cpu"]
     with Service(arguments) as service, Peer(checkpoint, options.threads) as peer:
         if "decode" in parts:
             figures += decode.measure(service, peer, options.rounds, options.new_tokens)
@@ -83,7 +83,7 @@ def _real_shape(options: argparse.Namespace, parts: Collection[str], folder: Pat
 
 def _demo(options: argparse.Namespace, parts: Collection[str]) -> list[Figure]:
     figures: list[Figure] = []
-    arguments = [f"--model={DEMO_CHECKPOINT}", f"--threads={options.threads}"]
+    arguments = [f"--model={DEMO_CHECKPOINT}", f"--threads={options.threads}", "--device=cpu"]
     if "start" in parts:
         figures += startup.measure(arguments, options.rounds)
     if {"plans", "memory"} & set(parts):

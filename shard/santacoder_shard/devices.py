@@ -18,32 +18,23 @@ GPU_RESERVE_BYTES = 2 << 30
 _SIZE_STEP = 32
 
 
-def choose_device(wanted: str, parallel_size: int) -> torch.device:
-    """The device for `--device` (auto, cpu, cuda); auto is the CPU while the GPU is new."""
-    if wanted != "cuda":
-        return torch.device("cpu")
-    obstacle = _gpu_obstacle(parallel_size)
-    if obstacle is not None:
-        raise UnusableOption(f"--device: {obstacle}; got cuda; allowed auto, cpu")
-    return torch.device("cuda", torch.cuda.current_device())
+def choose_device(
+    wanted: str, parallel_size: int, geometry: Geometry
+) -> tuple[torch.device, str | None]:
+    """The device for `--device` (auto, cpu, cuda), and why auto leaves a GPU that is there alone.
 
-
-def check_gpu_geometry(geometry: Geometry) -> None:
-    """Raise UnusableOption unless the kernels can run a model of this shape."""
-    for name, size in (
-        ("embedding size", geometry.embedding_size),
-        ("inner size", geometry.inner_size),
-    ):
-        if size % _SIZE_STEP:
-            raise UnusableOption(
-                f"--device: cuda needs a model's {name} in multiples of {_SIZE_STEP}; got {size};"
-                " allowed cpu"
-            )
-    if geometry.head_size < 16 or geometry.head_size & (geometry.head_size - 1):
-        raise UnusableOption(
-            "--device: cuda needs a head size that is a power of two from 16 on;"
-            f" got {geometry.head_size}; allowed cpu"
-        )
+    auto is the GPU wherever the kernels can run the model on it. Raises UnusableOption where cuda
+    is wanted and cannot be.
+    """
+    cpu = torch.device("cpu")
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return cpu, None
+    obstacle = _gpu_obstacle(parallel_size) or _shape_obstacle(geometry)
+    if obstacle is None:
+        return torch.device("cuda", torch.cuda.current_device()), None
+    if wanted == "auto":
+        return cpu, obstacle
+    raise UnusableOption(f"--device: {obstacle}; got cuda; allowed auto, cpu")
 
 
 def kv_budget_bytes(device: torch.device) -> int:
@@ -67,4 +58,18 @@ def _gpu_obstacle(parallel_size: int) -> str | None:
         return "triton needs a C compiler, and there is no cc, gcc or clang on PATH"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return "triton needs Python's headers, and there is no Python.h (install python3-dev)"
+    return None
+
+
+def _shape_obstacle(geometry: Geometry) -> str | None:
+    """Why the kernels cannot run a model of this shape, in a few words; None if they can."""
+    for name, size in (
+        ("embedding size", geometry.embedding_size),
+        ("inner size", geometry.inner_size),
+    ):
+        if size % _SIZE_STEP:
+            return f"the kernels need a model's {name} in multiples of {_SIZE_STEP} (it is {size})"
+    head_size = geometry.head_size
+    if head_size < 16 or head_size & (head_size - 1):
+        return f"the kernels need a head size that is a power of two from 16 on (it is {head_size})"
     return None

@@ -43,6 +43,8 @@ class StepRows:
 class SlotState:
     """What the device alone knows of each slot while plans are in flight, int32 [slots] each."""
 
+    words: Tensor
+    """All of the following, one after the other, so that one copy can set any of them."""
     tokens: Tensor
     positions: Tensor
     ended: Tensor
@@ -55,17 +57,20 @@ class SlotState:
     @classmethod
     def empty(cls, slot_count: int, blocks_per_sequence: int, device: torch.device) -> SlotState:
         """All slots ended, no blocks."""
-
-        def words(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.int32, device=device)
-
+        widths = (1, 1, 1, 1, END_ID_COUNT, blocks_per_sequence)
+        sizes = [slot_count * width for width in widths]
+        words = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
+        tokens, positions, ended, remaining, end_ids, tables = torch.split_with_sizes(words, sizes)
+        ended.fill_(1)
+        end_ids.fill_(-1)
         return cls(
-            tokens=words(slot_count),
-            positions=words(slot_count),
-            ended=words(slot_count).fill_(1),
-            remaining=words(slot_count),
-            end_ids=words(slot_count, END_ID_COUNT).fill_(-1),
-            tables=words(slot_count, blocks_per_sequence),
+            words,
+            tokens,
+            positions,
+            ended,
+            remaining,
+            end_ids.view(slot_count, END_ID_COUNT),
+            tables.view(slot_count, blocks_per_sequence),
         )
 
 

@@ -97,6 +97,8 @@ class GpuEngine:
             # Once, so that no request waits for what is compiled and loaded.
             queue_reports(self._buffers, [ReportRequest(sample_place=0, top_count=1)])
         self._launched: deque[_LaunchedStep] = deque()
+        # Of the plan being launched; their state is not on the device yet.
+        self._admitted: list[tuple[int, Slot]] = []
         self._collected_at = 0.0
 
     @torch.inference_mode()
@@ -110,6 +112,7 @@ class GpuEngine:
         with torch.cuda.stream(self._stream):
             self._apply(plan)
             if not plan.rows:
+                self._upload_admitted()
                 self.drain()
                 emit(StepOutcome(plan.number, 0, 0, True, (), 0.0))
                 return
@@ -144,9 +147,7 @@ class GpuEngine:
         for grant in plan.grants:
             self._slots.grant(grant)
         slots = [(admit.slot, self._slots.get(admit.slot)) for admit in plan.admits]
-        admitted = [(index, slot) for index, slot in slots if slot is not None]
-        self._uploads.admit(admitted)
-        self._sampling_uploads.admit(admitted)
+        self._admitted = [(index, slot) for index, slot in slots if slot is not None]
         self._uploads.grant(plan.grants)
         self._cache.copy_blocks(plan.copies)
 
@@ -183,11 +184,20 @@ class GpuEngine:
         now = time.perf_counter()
         self._launched.append(_LaunchedStep(outcomes, planned, ring_place, now, reports))
 
+    def _upload_admitted(self) -> None:
+        self._uploads.admit(self._admitted)
+        self._sampling_uploads.admit(self._admitted)
+        self._admitted = []
+
     def _replay(self, packed: PackedStep, sampling: Sampling) -> None:
+        if packed.is_decode:
+            self._upload_admitted()
         if packed.is_decode and packed.is_whole and sampling is Sampling.LIKELIEST:
             self._graphs.step(packed.size)
             return
         self._graphs.body(packed.size, packed.is_decode)
+        # Prompts are named whole: what their slots sample by is wanted behind the layers alone.
+        self._upload_admitted()
         if packed.sample_size:
             self._graphs.head(packed.sample_size)
             self._graphs.choose(packed.sample_size, sampling)

