@@ -1,6 +1,7 @@
 """Each kernel of a step against float64 on fresh random operands, and its bits at every row count.
 
-The real widths, in half precision. Tolerances are what the arithmetic may lose:
+The real widths, in half precision, summed and rounded as `shard/NUMERICS.md` has it. Tolerances
+are what the arithmetic may lose:
 
 - A product's sum of K terms is float32: below 2^-15 of the sum of magnitudes for K up to 8192, as
   rounding errors of 2^-24 a term go both ways. Its result is rounded to 11 bits: 2^-11 of itself.

@@ -1,9 +1,9 @@
 """The GPU's logits are those of transformers in float32, but for what half precision rounds off.
 
-What it may lose was found with an emulation of the real shape: operands rounded to 11 bits at some
-ten places in each of 24 layers give a relative L2 of 5e-4 to 2e-3, and a largest difference of
-1.1e-2 of the logits' spread. Allowed are 3e-3 and 2e-2, and 1.5 times what plain torch loses that
-rounds at the same points.
+Where it rounds is in `shard/NUMERICS.md`. What it may lose was found with an emulation of the real
+shape: operands rounded to 11 bits at some ten places in each of 24 layers give a relative L2 of
+5e-4 to 2e-3, and a largest difference of 1.1e-2 of the logits' spread. Allowed are 3e-3 and 2e-2,
+and 1.5 times what plain torch loses that rounds at the same points.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A row's logits on the GPU, bit for bit, depend on no neighbour, chunk, lease, cache or graph."""
+"""A row's logits on the GPU, bit for bit, depend on no neighbour, chunk, lease, cache or graph.
+
+`shard/NUMERICS.md` lists what that rests on.
+"""
 
 from __future__ import annotations
 
