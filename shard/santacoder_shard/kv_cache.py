@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
 from santacoder_shard.geometry import Geometry
+from santacoder_shard.gpu_transfer import to_device
 
 BLOCK_SIZE = 16
 
@@ -51,7 +53,7 @@ class KVCache:
         """Copy blocks (source, target); every source is read before any target is written."""
         if not copies:
             return
-        sources, targets = torch.tensor(copies, device=self._keys.device).unbind(1)
+        sources, targets = to_device(numpy.array(copies).T, self._keys)
         for cache in (self._keys, self._values):
             cache.index_copy_(1, targets, cache.index_select(1, sources))
 

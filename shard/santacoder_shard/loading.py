@@ -65,7 +65,9 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     if device.type == "cpu":
         budget = DEFAULT_KV_CACHE_BYTES
         engine_config = _engine_config(config.engine, checkpoint, size, dtype, device, budget)
+    opened_at = time.monotonic()
     model = load_model(checkpoint, config.rank, size, dtype, device)
+    read_at = time.monotonic()
     if engine_config is None:
         budget = kv_budget_bytes(device)
         engine_config = _engine_config(config.engine, checkpoint, size, dtype, device, budget)
@@ -79,6 +81,9 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     log.info(
         "model loaded",
         seconds=round(time.monotonic() - started_at, 2),
+        weights_seconds=round(read_at - opened_at, 2),
+        # Memory for the cache; on a GPU kernels and graphs too.
+        engine_seconds=round(time.monotonic() - read_at, 2),
         model=source.name,
         layout=checkpoint.layout.letter,
         numerics=build.numerics_id,
