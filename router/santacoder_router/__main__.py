@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import NoReturn
@@ -17,6 +18,7 @@ from santacoder_router.config import RouterConfig, parse_arguments
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
+from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Ending, Router
 from santacoder_router.server import PortTaken
 
@@ -35,6 +37,7 @@ COLLECT_EVERY = 50_000
 def main() -> None:
     """The command."""
     config = parse_arguments(sys.argv[1:])
+    harden()
     log = make_log(config.log_level)
     # asyncio's own loop is a tenth slower over a whole request.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -44,7 +47,10 @@ def main() -> None:
 async def run(config: RouterConfig, log: Log) -> int:
     """Runs a router to its end; gives the exit code."""
     log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
-    router = Router(config, announce, log)
+    try:
+        router = Router(config, announce, log)
+    except UnusableFile as error:
+        return fail(EXIT_CONFIG, str(error))
     listen_for_signals(router)
     try:
         await router.start()
@@ -58,6 +64,12 @@ async def run(config: RouterConfig, log: Log) -> int:
     finally:
         await router.close()
     return EXIT_OK if ending is Ending.DRAINED else EXIT_INTERNAL
+
+
+def harden() -> None:
+    """Keys, tokens and prompts are in memory: no core dump takes them to a disk."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def announce(address: str, metrics_address: str) -> None:
@@ -102,6 +114,8 @@ def make_log(level: str) -> Log:
     log: Log = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[
+            # Who calls, in what is logged on behalf of a call.
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,

@@ -8,7 +8,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from santacoder_router.security_options import (
+    SecurityConfig,
+    UnsafeOptions,
+    add_security_arguments,
+    security_of,
+)
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_SECONDS = 86_400.0
@@ -36,11 +44,18 @@ class RouterConfig:
     """Plans in flight for so long without a finished step make the health NOT_SERVING."""
     log_level: str
     """Least level that is logged."""
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    """Who may listen in, and who may call."""
 
 
 def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
     """Settings from arguments; on a wrong one prints a line and exits with 2, as argparse does."""
-    values = _parser().parse_args(arguments)
+    parser = _parser()
+    values = parser.parse_args(arguments)
+    try:
+        security = security_of(values)
+    except UnsafeOptions as error:
+        parser.error(str(error))
     return RouterConfig(
         shard_addresses=values.shards,
         host=values.host,
@@ -51,18 +66,19 @@ def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
         recovery_seconds=values.recovery_seconds,
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
+        security=security,
     )
 
 
 class _Parser(argparse.ArgumentParser):
     """Errors are one line in the project's form."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         """Exits with 2."""
         self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="santacoder-router",
         description="Batches requests and drives a group of shards.",
@@ -87,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    add_security_arguments(parser)
     return parser
 
 

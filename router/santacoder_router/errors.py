@@ -1,7 +1,9 @@
-"""Router errors: the tree, the closed list of reasons, and the `google.rpc.Status` of each.
+"""Router errors: the tree, and the `google.rpc.Status` of each; `reasons.py` lists the reasons.
 
     RouterError
     |-- InvalidRequest      INVALID_ARGUMENT      the request is wrong; carries every violation
+    |-- Unauthenticated     UNAUTHENTICATED       nobody knows who calls
+    |-- PermissionDenied    PERMISSION_DENIED     the caller is known, and may not do this
     |-- Unsupported         FAILED_PRECONDITION   right in itself, but not with this checkpoint
     |-- AlreadyExists       ALREADY_EXISTS        its name is taken
     |-- Overloaded          RESOURCE_EXHAUSTED    no room or time for it now
@@ -15,7 +17,6 @@ Clients branch on code and reason, never on the text.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -24,107 +25,14 @@ import grpc
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from santacoder_router.reasons import Reason as Reason
+
 ERROR_DOMAIN = "santacoder"
 MESSAGE_BYTE_LIMIT = 512
 VALUE_CHARACTER_LIMIT = 64
 VIOLATION_LIMIT = 16
 # Details travel as one metadata value, in base64; clients take 8 KiB of metadata in all.
 VIOLATIONS_BYTE_LIMIT = 3072
-
-
-class Reason(enum.StrEnum):
-    """Why a call was refused or failed, as sent in `ErrorInfo.reason`. The list is closed."""
-
-    MALFORMED_REQUEST = "MALFORMED_REQUEST"
-    """The bytes are no message of the type the method takes."""
-    PROTOCOL_ORDER = "PROTOCOL_ORDER"
-    """A session's messages came in the wrong order."""
-    PROMPT_MISSING = "PROMPT_MISSING"
-    """No prompt is set."""
-    PROMPT_EMPTY = "PROMPT_EMPTY"
-    """The prompt is set and holds nothing."""
-    PROMPT_TOO_LARGE = "PROMPT_TOO_LARGE"
-    """The prompt is over the byte limit; it was not tokenized."""
-    CONTEXT_LENGTH = "CONTEXT_LENGTH"
-    """Prompt and new tokens together do not fit the context; the metadata has the counts."""
-    TOKENIZER_BUDGET = "TOKENIZER_BUDGET"
-    """Tokenizing took longer than the time it is given."""
-    TOKEN_ID_RANGE = "TOKEN_ID_RANGE"
-    """A token id is negative or beyond the vocabulary."""
-    TOKEN_ID_UNASSIGNED = "TOKEN_ID_UNASSIGNED"
-    """A token id is in the padding between the tokenizer's last id and the embedding's last row."""
-    TOKEN_ID_LIST = "TOKEN_ID_LIST"
-    """A list of ids in an option is too long or holds an id that does not exist."""
-    FIM_EMPTY = "FIM_EMPTY"
-    """Both parts of an infill prompt are empty."""
-    FIM_UNSUPPORTED = "FIM_UNSUPPORTED"
-    """Fill-in-the-middle is not served: the checkpoint cannot, or it is switched off."""
-    TEMPERATURE_RANGE = "TEMPERATURE_RANGE"
-    """`temperature` is out of range."""
-    TOP_K_RANGE = "TOP_K_RANGE"
-    """`top_k` is out of range."""
-    TOP_P_RANGE = "TOP_P_RANGE"
-    """`top_p` is out of range."""
-    MIN_P_RANGE = "MIN_P_RANGE"
-    """`min_p` is out of range."""
-    TYPICAL_P_RANGE = "TYPICAL_P_RANGE"
-    """`typical_p` is out of range."""
-    REPETITION_PENALTY_RANGE = "REPETITION_PENALTY_RANGE"
-    """`repetition_penalty` is out of range; it is a factor, so 1 means none."""
-    PRESENCE_PENALTY_RANGE = "PRESENCE_PENALTY_RANGE"
-    """`presence_penalty` is out of range."""
-    FREQUENCY_PENALTY_RANGE = "FREQUENCY_PENALTY_RANGE"
-    """`frequency_penalty` is out of range."""
-    SEED_RANGE = "SEED_RANGE"
-    """`seed` is out of range."""
-    LOGIT_BIAS_RANGE = "LOGIT_BIAS_RANGE"
-    """A logit bias is out of range."""
-    EMPTY_DISTRIBUTION = "EMPTY_DISTRIBUTION"
-    """Every token is banned, so that there is nothing to choose from."""
-    MAX_NEW_TOKENS_RANGE = "MAX_NEW_TOKENS_RANGE"
-    """`max_new_tokens` is out of range."""
-    MIN_NEW_TOKENS_RANGE = "MIN_NEW_TOKENS_RANGE"
-    """`min_new_tokens` is out of range or above `max_new_tokens`."""
-    STOP_LIST = "STOP_LIST"
-    """There are too many stop strings, or one is empty or too long."""
-    TOP_N_RANGE = "TOP_N_RANGE"
-    """`logprobs` is out of range."""
-    COUNT_RANGE = "COUNT_RANGE"
-    """`completion_count` is out of range."""
-    ENUM_UNKNOWN = "ENUM_UNKNOWN"
-    """An enum field holds a number this server does not know."""
-    DURATION_RANGE = "DURATION_RANGE"
-    """`time_budget` is out of range or no valid duration."""
-    CACHE_SALT = "CACHE_SALT"
-    """`cache_salt` is too long."""
-    REQUEST_ID = "REQUEST_ID"
-    """`request_id` has a character or a length that is not allowed."""
-    REQUEST_ID_IN_USE = "REQUEST_ID_IN_USE"
-    """A request of this id is running now."""
-    ID_COUNT = "ID_COUNT"
-    """There are too many ids to detokenize."""
-    QUEUE_FULL = "QUEUE_FULL"
-    """Too many requests are waiting."""
-    PREFILL_BACKLOG = "PREFILL_BACKLOG"
-    """Too many prompt tokens are waiting."""
-    QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
-    """The request waited longer than a request may."""
-    SESSION_LIMIT = "SESSION_LIMIT"
-    """Too many sessions are open."""
-    WARMING = "WARMING"
-    """The shards are not ready yet."""
-    DRAINING = "DRAINING"
-    """The server is stopping and takes no new requests."""
-    SHARD_LOST = "SHARD_LOST"
-    """The shards died, and the request could not be carried over to new ones."""
-    ROUTER_FAULT = "ROUTER_FAULT"
-    """The router itself has failed and is stopping."""
-    DEADLINE = "DEADLINE"
-    """The call's deadline passed."""
-    NON_FINITE = "NON_FINITE"
-    """The model gave NaN or infinity for this request."""
-    INTERNAL = "INTERNAL"
-    """A fault of the server; the message holds the id under which the log has it."""
 
 
 def shown(value: object) -> str:
@@ -226,6 +134,18 @@ class InvalidRequest(RouterError):
                 break
         status.details.add().Pack(bad_request)
         return status
+
+
+class Unauthenticated(RouterError):
+    """The call brings no token that is good."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(RouterError):
+    """The caller has no right to the method."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class Unsupported(RouterError):

@@ -24,6 +24,8 @@ RETRY_SECONDS = 0.1
 # What may pass while a group comes up or is replaced.
 TRANSIENT = (grpc.aio.AioRpcError, CodecError, GroupMixed)
 
+# Asked for at every try, so that a certificate may be replaced.
+Credentials = Callable[[], grpc.ChannelCredentials | None]
 Accept = Callable[[Description], None]
 
 
@@ -41,8 +43,10 @@ class GroupLives:
         metrics: Metrics,
         clock: Clock,
         log: Log,
+        credentials: Credentials = lambda: None,
     ) -> None:
         self._addresses = addresses
+        self._credentials = credentials
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._clock = clock
@@ -108,7 +112,7 @@ class GroupLives:
             raise GroupUnreachable(message) from None
 
     async def _try(self, accept: Accept) -> ShardGroup:
-        group = await connect(self._addresses, self._clock)
+        group = await connect(self._addresses, self._clock, self._credentials())
         try:
             accept(group.description)
         except BaseException:

@@ -145,11 +145,11 @@ class Handlers:
             raise
         except RouterError as error:
             self._count(method, error.code)
-            await _abort(context, error, call.request_id)
+            await abort(context, error, call.request_id)
         except Exception as cause:
             self._count(method, grpc.StatusCode.INTERNAL)
             fault = internal_error(self._log, f"{method} failed", cause)
-            await _abort(context, fault, call.request_id)
+            await abort(context, fault, call.request_id)
         self._count(method, grpc.StatusCode.OK)
         return output
 
@@ -161,7 +161,8 @@ class Handlers:
         counter.inc()
 
 
-async def _abort(context: Context, error: RouterError, request_id: str) -> NoReturn:
+async def abort(context: Context, error: RouterError, request_id: str) -> NoReturn:
+    """Ends the RPC with the error as a whole `google.rpc.Status`."""
     details = error.to_status(request_id).SerializeToString()
     await context.abort(error.code, error.message, ((STATUS_DETAILS_KEY, details),))
     raise error

@@ -15,6 +15,7 @@ import grpc
 
 from santacoder_router import gauges
 from santacoder_router.config import RouterConfig
+from santacoder_router.doors import make_doors, remind
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupLives, abandon_requests
 from santacoder_router.health import Health
@@ -41,7 +42,10 @@ class Ending(enum.Enum):
 
 
 class Router:
-    """One router. `announce` is called with both addresses when it is first ready."""
+    """One router. `announce` is called with both addresses when it is first ready.
+
+    Raises UnusableFile for certificates and tokens that cannot be used.
+    """
 
     def __init__(self, config: RouterConfig, announce: Announce, log: Log) -> None:
         self._config = config
@@ -52,7 +56,10 @@ class Router:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
         self._intake = Intake(self.lifecycle, self.metrics, clock, log)
-        self._lives = GroupLives(config.shard_addresses, self.lifecycle, self.metrics, clock, log)
+        self._doors = make_doors(config.security, self.metrics, clock, log)
+        self._lives = GroupLives(
+            config.shard_addresses, self.lifecycle, self.metrics, clock, log, self._doors.shards
+        )
         self._health = Health(self.lifecycle, config.stall_seconds)
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
@@ -64,11 +71,17 @@ class Router:
     async def start(self) -> None:
         """Listens from here on, though not yet ready; raises PortTaken."""
         self._server = make_server(
-            self.lifecycle, self._intake, self._health, self.metrics, self._log
+            self.lifecycle,
+            self._intake,
+            self._health,
+            self.metrics,
+            self._log,
+            self._doors.interceptors,
         )
-        self.address = bind(self._server, self._config.host, self._config.port)
+        config = self._config
+        self.address = bind(self._server, config.host, config.port, self._doors.server)
         try:
-            port = self._config.metrics_port
+            port = config.metrics_port
             self._metrics_server = MetricsServer(self.metrics, METRICS_HOST, port)
         except OSError as error:
             raise PortTaken(f"--metrics-port: cannot listen on {port}: {error.strerror}") from None
@@ -81,6 +94,7 @@ class Router:
         Raises GroupRefused or GroupUnreachable if no group comes up at first.
         """
         watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics))
+        reminder = asyncio.create_task(remind(self._config.security, self._log))
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -94,9 +108,9 @@ class Router:
             abandon_requests(self.lifecycle, Phase.FAULT)
             return Ending.FAULT
         finally:
-            for task in (watch, stopping, self._work):
+            for task in (watch, reminder, stopping, self._work):
                 task.cancel()
-            await asyncio.wait({watch, stopping, self._work})
+            await asyncio.wait({watch, reminder, stopping, self._work})
         return Ending.DRAINED
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -50,9 +50,10 @@ def make_server(
     server_health: Health,
     metrics: Metrics,
     log: Log,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """A server with every public service, health and both versions of reflection."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
             servicer.completion_handler(intake, lifecycle, metrics, log),
@@ -65,15 +66,24 @@ def make_server(
     return server
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> str:
-    """Takes the port and gives back HOST:PORT as it is; raises PortTaken."""
+def bind(
+    server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+) -> str:
+    """Takes the port and gives back HOST:PORT as it is; raises PortTaken.
+
+    Without credentials it speaks in plaintext.
+    """
     shown_host = f"[{host}]" if ":" in host else host
+    address = f"{shown_host}:{port}"
     try:
-        bound_port = server.add_insecure_port(f"{shown_host}:{port}")
+        if credentials is None:
+            bound_port = server.add_insecure_port(address)
+        else:
+            bound_port = server.add_secure_port(address, credentials)
     except RuntimeError:
         bound_port = 0
     if not bound_port:
-        raise PortTaken(f"--port: cannot listen on {shown_host}:{port}; is it taken?")
+        raise PortTaken(f"--port: cannot listen on {address}; is it taken?")
     return f"{shown_host}:{bound_port}"
 
 

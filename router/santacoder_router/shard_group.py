@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import grpc
+
 from santacoder.shard.v1 import shard_pb2
 from santacoder_router import codec
 from santacoder_router.core.plan import StepPlan, StepResult
@@ -61,12 +63,14 @@ class Arrived(NamedTuple):
     plan: InFlight
 
 
-async def connect(addresses: Sequence[str], clock: Clock) -> ShardGroup:
-    """One try: describes every rank and opens no stream yet.
+async def connect(
+    addresses: Sequence[str], clock: Clock, credentials: grpc.ChannelCredentials | None = None
+) -> ShardGroup:
+    """One try: describes every rank and opens no stream yet. Without credentials in plaintext.
 
     Raises grpc.aio.AioRpcError (a rank cannot be reached), CodecError, GroupRefused or GroupMixed.
     """
-    links = [ShardLink(rank, address) for rank, address in enumerate(addresses)]
+    links = [ShardLink(rank, address, credentials) for rank, address in enumerate(addresses)]
     try:
         asked = (link.describe(DESCRIBE_SECONDS) for link in links)
         answers = await asyncio.gather(*asked, return_exceptions=True)

@@ -16,6 +16,7 @@ from santacoder_router import codec
 from santacoder_router.handshake import Description
 
 MESSAGE_BYTES = 16 * 1024 * 1024
+SHARD_NAME = "shard-{rank}.santacoder.internal"
 EXECUTE = "/santacoder.shard.v1.ShardService/Execute"
 
 # A stopped peer shows only by unanswered pings, and those only under http2.ping_timeout_ms.
@@ -43,12 +44,17 @@ OnEnd = Callable[[int, str], None]
 
 
 class ShardLink:
-    """A connection to one rank. `address` is what gRPC calls a target: HOST:PORT or unix:PATH."""
+    """A connection to one rank. `address` is what gRPC calls a target: HOST:PORT or unix:PATH.
 
-    def __init__(self, rank: int, address: str) -> None:
+    With credentials it is encrypted, and whoever answers must have the certificate of this rank.
+    """
+
+    def __init__(
+        self, rank: int, address: str, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self.rank = rank
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = _open(rank, address, credentials)
         self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
 
@@ -100,3 +106,11 @@ class ShardLink:
             on_end(self.rank, "stream ended")
         finally:
             call.cancel()
+
+
+def _open(rank: int, address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    # Certificates name a rank and not a machine, which may change.
+    name = ("grpc.ssl_target_name_override", SHARD_NAME.format(rank=rank))
+    return grpc.aio.secure_channel(address, credentials, options=(*CHANNEL_OPTIONS, name))

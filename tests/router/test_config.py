@@ -21,7 +21,7 @@ def test_defaults_listen_on_loopback() -> None:
 def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "HOST", "SANTACODER_PORT", "SANTACODER_ROUTER_PORT"):
         monkeypatch.setenv(name, "9")
-    assert parse_arguments(["--shards", "a:1"]).port == 50051
+    assert parse_arguments(["--shards", "localhost:1"]).port == 50051
 
 
 @pytest.mark.parametrize(
@@ -29,15 +29,15 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ([], "--shards"),
         (["--shards", ""], "--shards"),
-        (["--shards", "a:1,"], "--shards"),
-        (["--shards", "a:1,a:1"], "--shards"),
-        (["--shards", "a:1", "--port", "70000"], "70000"),
-        (["--shards", "a:1", "--port", "-1"], "'-1'"),
-        (["--shards", "a:1", "--port", "abc"], "abc"),
-        (["--shards", "a:1", "--drain-seconds", "nan"], "nan"),
-        (["--shards", "a:1", "--drain-seconds", "-1"], "--drain-seconds"),
-        (["--shards", "a:1", "--log-level", "loud"], "--log-level"),
-        (["--shards", "a:1", "--drain", "1"], "--drain"),
+        (["--shards", "localhost:1,"], "--shards"),
+        (["--shards", "localhost:1,localhost:1"], "--shards"),
+        (["--shards", "localhost:1", "--port", "70000"], "70000"),
+        (["--shards", "localhost:1", "--port", "-1"], "'-1'"),
+        (["--shards", "localhost:1", "--port", "abc"], "abc"),
+        (["--shards", "localhost:1", "--drain-seconds", "nan"], "nan"),
+        (["--shards", "localhost:1", "--drain-seconds", "-1"], "--drain-seconds"),
+        (["--shards", "localhost:1", "--log-level", "loud"], "--log-level"),
+        (["--shards", "localhost:1", "--drain", "1"], "--drain"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_exit_code_2(

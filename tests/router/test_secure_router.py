@@ -1,0 +1,276 @@
+"""A router with certificates and tokens, met as outsiders meet it; files change while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from certificates import Authority, Pair, lock
+from google.rpc import error_details_pb2
+from router.running_router import (
+    Running,
+    config,
+    detail,
+    failure_of,
+    make_log,
+    reason_of,
+    request,
+    running_router,
+)
+
+from santacoder.inference.v1 import inference_pb2 as pb
+from santacoder.inference.v1 import inference_pb2_grpc
+from santacoder_router.access import RIGHTS
+from santacoder_router.certificates import CertificateFiles
+from santacoder_router.reloading import UnusableFile
+from santacoder_router.router import Router
+from santacoder_router.security_options import SecurityConfig
+
+SECRET = "correct-horse-battery-staple-0123456789"
+DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+HEALTH = "/grpc.health.v1.Health/Check"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def server_pair(authority: Authority) -> Pair:
+    return authority.issue("127.0.0.1", file_name="server")
+
+
+def trusting(authority: Authority, own: Pair | None = None) -> grpc.ChannelCredentials:
+    """A client that trusts a CA, perhaps with a certificate of its own."""
+    return grpc.ssl_channel_credentials(
+        authority.ca.read_bytes(),
+        own.key.read_bytes() if own else None,
+        own.certificate.read_bytes() if own else None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    running: Running, credentials: grpc.ChannelCredentials | None
+) -> AsyncIterator[Callable[[], Any]]:
+    """A connection of its own; gives what completes over it."""
+    address = running.router.address
+    channel = (
+        grpc.aio.insecure_channel(address)
+        if credentials is None
+        # Without this a second channel would use the first one's connection.
+        else grpc.aio.secure_channel(
+            address, credentials, options=(("grpc.use_local_subchannel_pool", 1),)
+        )
+    )
+    stub = inference_pb2_grpc.CompletionServiceStub(channel)
+    async with channel:
+        yield lambda: stub.Complete(pb.CompleteRequest(completion=request()))
+
+
+async def is_let_in(running: Running, credentials: grpc.ChannelCredentials | None) -> bool:
+    """Whether a new connection completes; if not, it never got to where a status is made."""
+    async with connected(running, credentials) as complete:
+        try:
+            await complete()
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            assert not error.trailing_metadata()
+            return False
+        return True
+
+
+def test_with_a_certificate_the_port_speaks_tls_and_nothing_else(
+    tmp_path: Path, authority: Authority, server_pair: Pair
+) -> None:
+    files = CertificateFiles(server_pair.certificate, server_pair.key, None)
+
+    async def scenario() -> None:
+        async with running_router(tmp_path, security=SecurityConfig(tls=files)) as running:
+            assert await is_let_in(running, trusting(authority))
+            assert not await is_let_in(running, None)
+            assert not await is_let_in(running, grpc.ssl_channel_credentials())
+
+    asyncio.run(scenario())
+
+
+def test_with_a_client_ca_only_its_certificates_are_let_in(
+    tmp_path: Path, authority: Authority, server_pair: Pair
+) -> None:
+    files = CertificateFiles(server_pair.certificate, server_pair.key, authority.ca)
+    stranger = Authority(tmp_path, "other").issue("client.test")
+    client = authority.issue("client.test")
+
+    async def scenario() -> None:
+        async with running_router(tmp_path, security=SecurityConfig(tls=files)) as running:
+            assert await is_let_in(running, trusting(authority, client))
+            assert not await is_let_in(running, trusting(authority))
+            assert not await is_let_in(running, trusting(authority, stranger))
+
+    asyncio.run(scenario())
+
+
+def test_certificates_are_replaced_while_it_serves(tmp_path: Path, authority: Authority) -> None:
+    first = authority.issue("127.0.0.1", file_name="first")
+    next_authority = Authority(tmp_path, "next")
+    second = next_authority.issue("127.0.0.1", file_name="second")
+    files = CertificateFiles(first.certificate, first.key, None)
+
+    async def scenario() -> None:
+        async with running_router(tmp_path, security=SecurityConfig(tls=files)) as running:
+            async with connected(running, trusting(authority)) as complete:
+                await complete()
+                second.key.replace(first.key)
+                # Half done: a key without its certificate changes nothing.
+                assert await is_let_in(running, trusting(authority))
+                second.certificate.replace(first.certificate)
+                assert await is_let_in(running, trusting(next_authority))
+                assert not await is_let_in(running, trusting(authority))
+                # Whoever was connected stays so.
+                await complete()
+            events = [line["event"] for line in running.log if "file" in line["event"]]
+            assert events == ["changed files cannot be used; the old stay", "files reloaded"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("broken", ["missing", "open", "another's", "no PEM", "encrypted"])
+def test_certificates_that_cannot_be_used_are_one_line_before_it_listens(
+    tmp_path: Path, authority: Authority, server_pair: Pair, broken: str
+) -> None:
+    key = tmp_path / "key"
+    other = authority.issue("other.test")
+    match broken:
+        case "missing":
+            pass
+        case "another's":
+            other.key.replace(key)
+        case "encrypted":
+            lock(server_pair.key, key)
+        case _:
+            key.write_text("PEM")
+    if key.exists():
+        key.chmod(0o644 if broken == "open" else 0o600)
+    files = CertificateFiles(server_pair.certificate, key, None)
+    settings = config(("unix:/nowhere",), security=SecurityConfig(tls=files))
+    with pytest.raises(UnusableFile) as caught:
+        Router(settings, lambda *_: None, make_log([]))
+    assert "--tls-key: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def write_tokens(path: Path, *lines: str) -> None:
+    """A token file, in one step, as it should be."""
+    new = path.with_name("new")
+    new.write_text("\n".join(lines))
+    new.chmod(0o600)
+    new.replace(path)
+
+
+def line(name: str, rights: str, secret: str = SECRET) -> str:
+    return f"{name} {hashlib.sha256(secret.encode()).hexdigest()} {rights}"
+
+
+@contextlib.asynccontextmanager
+async def guarded(folder: Path, *lines: str) -> AsyncIterator[Running]:
+    """A router with these tokens."""
+    write_tokens(folder / "tokens", *lines)
+    security = SecurityConfig(token_file=folder / "tokens")
+    async with running_router(folder, security=security) as running:
+        yield running
+
+
+async def call(running: Running, method: str, token: str | None, data: bytes = b"") -> bytes:
+    """Any method, as bytes; all begin to answer after one message."""
+    start: Any = running.channel.stream_stream(method)
+    metadata = None if token is None else (("authorization", f"Bearer {token}"),)
+    answers = start(iter([data]), metadata=metadata)
+    answer: bytes = await answers.read()
+    # Not OK, and not the end either: a session stays open.
+    if not isinstance(answer, bytes):
+        raise AssertionError(await answers.code())
+    answers.cancel()
+    return answer
+
+
+@pytest.mark.parametrize("method", RIGHTS)
+def test_no_method_answers_without_a_token_or_without_its_right(
+    tmp_path: Path, method: str
+) -> None:
+    others = ",".join({*RIGHTS.values()} - {RIGHTS[method]})
+
+    async def scenario() -> None:
+        lines = (line("alice", RIGHTS[method]), line("bob", others, "other"))
+        async with guarded(tmp_path, *lines) as running:
+            for token, reason, code in (
+                (None, "TOKEN_MISSING", grpc.StatusCode.UNAUTHENTICATED),
+                (SECRET[1:], "TOKEN_INVALID", grpc.StatusCode.UNAUTHENTICATED),
+                ("other", "METHOD_NOT_ALLOWED", grpc.StatusCode.PERMISSION_DENIED),
+            ):
+                error = await failure_of(call(running, method, token))
+                assert (error.code(), reason_of(error)) == (code, reason)
+                assert detail(error, error_details_pb2.RequestInfo).request_id.startswith("srv-")
+            counted = running.router.metrics.registry.get_sample_value(
+                "santacoder_router_requests_total",
+                {"method": method.rpartition("/")[2], "code": "UNAUTHENTICATED"},
+            )
+            assert counted == 2
+            # Whoever may is heard: what is wrong now is the message.
+            error = await failure_of(call(running, method, SECRET, b"\xff"))
+            assert error.code() not in DENIED
+
+    asyncio.run(scenario())
+
+
+def test_health_needs_no_token_and_what_is_not_there_is_unimplemented(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with guarded(tmp_path, line("alice", "complete")) as running:
+            check: Any = running.channel.unary_unary(HEALTH)
+            assert await check(b"") == b"\x08\x01"
+            error = await failure_of(call(running, "/no.Service/Method", None))
+            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    asyncio.run(scenario())
+
+
+def test_tokens_are_given_and_taken_while_it_serves(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with guarded(tmp_path, line("alice", "complete")) as running:
+
+            async def complete(token: str) -> pb.CompleteResponse:
+                metadata = (("authorization", f"Bearer {token}"),)
+                message = pb.CompleteRequest(completion=request())
+                return await running.completion.Complete(message, metadata=metadata)
+
+            assert (await complete(SECRET)).choices
+            write_tokens(tmp_path / "tokens", "what is this")
+            assert (await complete(SECRET)).choices
+            write_tokens(tmp_path / "tokens", line("bob", "complete", "other"))
+            assert (await complete("other")).choices
+            assert reason_of(await failure_of(complete(SECRET))) == "TOKEN_INVALID"
+
+    asyncio.run(scenario())
+
+
+def test_too_many_bad_calls_are_told_to_wait_and_logged_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with guarded(tmp_path, line("alice", "complete")) as running:
+            method = "/santacoder.inference.v1.CompletionService/Complete"
+            asked = [failure_of(call(running, method, "guess")) for _ in range(101)]
+            errors = await asyncio.gather(*asked)
+            limited = [error for error in errors if reason_of(error) == "AUTH_RATE"]
+            assert [error.code() for error in limited] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+            assert detail(limited[0], error_details_pb2.RetryInfo).retry_delay.seconds == 10
+            refused = [entry for entry in running.log if entry["event"] == "call refused"]
+            assert [entry["reason"] for entry in refused] == ["TOKEN_INVALID"]
+            metadata = (("authorization", f"Bearer {SECRET}"),)
+            message = pb.CompleteRequest(completion=request())
+            assert (await running.completion.Complete(message, metadata=metadata)).choices
+
+    asyncio.run(scenario())

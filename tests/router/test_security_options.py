@@ -1,0 +1,65 @@
+"""Options that would open a door are refused before anything listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from santacoder_router.certificates import CertificateFiles
+from santacoder_router.config import parse_arguments
+
+LOCAL = ["--shards", "unix:/a"]
+TLS = ["--tls-cert=c", "--tls-key=k"]
+SHARD_TLS = ["--shard-tls-cert=c", "--shard-tls-key=k", "--shard-tls-ca=a"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        LOCAL,
+        [*LOCAL, "--host=::1", "--token-file=t"],
+        [*LOCAL, "--host=0.0.0.0", *TLS, "--token-file=t"],
+        [*LOCAL, "--host=gpu-host", *TLS, "--tls-client-ca=a"],
+        ["--shards", "gpu-host:1", *SHARD_TLS],
+        ["--shards", "127.0.0.1:1,[::1]:2"],
+    ],
+)
+def test_what_is_safe_is_allowed(arguments: list[str]) -> None:
+    assert not parse_arguments(arguments).security.is_open
+
+
+def test_an_open_door_must_be_asked_for_and_is_known_to_be_open() -> None:
+    config = parse_arguments([*LOCAL, "--host=0.0.0.0", "--insecure-allow-remote"])
+    assert config.security.is_open
+    closed = parse_arguments([*LOCAL, "--insecure-allow-remote"])
+    assert not closed.security.is_open
+
+
+def test_certificates_are_paths() -> None:
+    security = parse_arguments([*LOCAL, *TLS, "--tls-client-ca=a"]).security
+    assert security.tls == CertificateFiles(Path("c"), Path("k"), Path("a"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([*LOCAL, "--host=0.0.0.0"], "--host: open to other machines; got 0.0.0.0"),
+        ([*LOCAL, "--host=0.0.0.0", *TLS], "--host: open to other machines"),
+        ([*LOCAL, "--host=0.0.0.0", "--token-file=t"], "--host: open to other machines"),
+        ([*LOCAL, "--tls-cert=c"], "--tls-key: missing; allowed --tls-cert, --tls-key together"),
+        ([*LOCAL, "--tls-client-ca=a"], "--tls-cert: missing"),
+        ([*LOCAL, *SHARD_TLS], "--shard-tls-cert: for HOST:PORT; got the shard unix:/a"),
+        (["--shards", "gpu-host:1"], "--shards: on another machine; got gpu-host:1"),
+        (["--shards", "10.0.0.1:1", "--insecure-allow-remote"], "--shards: on another machine"),
+        (["--shards", "h:1", *SHARD_TLS[:2]], "--shard-tls-ca: missing"),
+    ],
+)
+def test_what_opens_a_door_is_one_line_and_exit_code_2(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse_arguments(arguments)
+    assert exit_info.value.code == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {line}") and hint.startswith("hint: ")
