@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from santacoder_shard.arguments import OneLineParser, absolute_path, listen_address, whole_number
+from santacoder_shard.arguments import (
+    OneLineParser,
+    absolute_path,
+    is_loopback,
+    listen_address,
+    whole_number,
+)
+from santacoder_shard.certificate_files import FLAGS, CertificateFiles
 
 MAX_PARALLEL_SIZE = 64
 MAX_RUNNING_LIMIT = 1024
@@ -64,6 +71,8 @@ class ShardConfig:
     """A new file through which the ranks of one life find each other; needed above one rank."""
     epoch: int
     """Life of the group."""
+    tls: CertificateFiles | None
+    """For HOST:PORT: encrypted, and for the router's certificate alone."""
     exit_with_stdin: bool
     """Leave when standard input ends: it is a pipe that the starter holds while it lives."""
     engine: EngineOptions
@@ -90,6 +99,7 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
         listen=options.listen,
         rendezvous=options.rendezvous,
         epoch=options.epoch,
+        tls=_tls(parser, options),
         exit_with_stdin=options.exit_with_stdin,
         engine=engine_options(options),
     )
@@ -98,12 +108,34 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
 def _add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rank", type=whole_number(0, MAX_PARALLEL_SIZE - 1), required=True, help="from 0")
-    add("--listen", type=listen_address, required=True, help="unix:PATH or HOST:PORT on loopback")
+    add("--listen", type=listen_address, required=True, help="unix:PATH or HOST:PORT")
     add("--rendezvous", type=absolute_path, metavar="FILE", help="new file shared by the ranks")
     add("--epoch", type=whole_number(1, 2**63), default=1, help="life of the group (default 1)")
     add("--model-name", help="what --model, a resolved folder, was called")
     add("--model-commit", default="", help="commit of --model, a resolved folder")
+    add("--tls-cert", type=Path, metavar="FILE", help="of shard-RANK.santacoder.internal, PEM")
+    add("--tls-key", type=Path, metavar="FILE", help="its key, PEM, mode 0600")
+    add("--tls-client-ca", type=Path, metavar="FILE", help="CA of router.santacoder.internal")
     add("--exit-with-stdin", action="store_true", help="leave when standard input ends")
+
+
+def _tls(parser: OneLineParser, options: argparse.Namespace) -> CertificateFiles | None:
+    """Its files; without them plans, which are prompts, may not leave the machine."""
+    certificate, key, client_ca = options.tls_cert, options.tls_key, options.tls_client_ca
+    is_socket = options.listen.startswith("unix:")
+    if certificate and key and client_ca:
+        if is_socket:
+            parser.error(f"--tls-cert: for HOST:PORT; got --listen {options.listen}")
+        return CertificateFiles(certificate, key, client_ca)
+    if certificate or key or client_ca:
+        parser.error(f"--tls-cert: incomplete; allowed {', '.join(FLAGS)} together or none")
+    host = options.listen.rpartition(":")[0]
+    if not is_socket and not is_loopback(host.strip("[]")):
+        parser.error(
+            f"--listen: open to other machines; got {host}; allowed 127.0.0.1, ::1, localhost,"
+            f" others with {', '.join(FLAGS)}"
+        )
+    return None
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, model_required: bool) -> None:
@@ -117,8 +149,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, model_required: bool) -
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of EngineOptions."""
     add = parser.add_argument
-    add("--device", choices=DEVICES, default="auto")
-    add("--dtype", choices=DTYPES, default="auto", help="auto is float32 on a CPU")
+    add("--device", choices=DEVICES, default="auto", help="auto is a GPU that can be used")
+    add("--dtype", choices=DTYPES, default="auto", help="auto is float32 on a CPU, half on a GPU")
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--kv-cache-bytes", type=whole_number(1, 2**44), help="on one rank")
     cache.add_argument("--kv-cache-tokens", type=whole_number(1, 2**32))

@@ -6,7 +6,6 @@ Resolves the model once, refuses what cannot work before anything starts, then h
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
 import signal
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from santacoder_shard.arguments import EXIT_USAGE, OneLineParser, is_loopback, whole_number
+from santacoder_shard.arguments import EXIT_USAGE, OneLineParser
 from santacoder_shard.config import (
     MAX_PARALLEL_SIZE,
     EngineOptions,
@@ -30,6 +29,7 @@ from santacoder_shard.errors import CheckpointError
 from santacoder_shard.hub import ResolvedModel, resolve
 from santacoder_shard.log import make_logger
 from santacoder_shard.model_config import read_model_config
+from santacoder_shard.router_options import add_router_arguments, refusal_of, router_arguments
 from santacoder_shard.supervise import Supervisor
 
 EXIT_MODEL = 3
@@ -87,40 +87,17 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.")
     add_model_arguments(parser, model_required=False)
     add_engine_arguments(parser)
-    _add_router_arguments(parser)
+    add_router_arguments(parser)
     options = parser.parse_args(arguments)
-    if not is_loopback(options.host) and not options.insecure_allow_remote:
-        parser.error(
-            "--host: opens the service, which has neither encryption nor passwords, to other"
-            f" machines; got {options.host}; allowed 127.0.0.1, ::1, localhost"
-            " (or with --insecure-allow-remote)"
-        )
+    if refusal := refusal_of(options):
+        parser.error(refusal)
     return LaunchConfig(
         model=options.model,
         revision=options.revision,
         tensor_parallel_size=options.tp,
         engine=engine_options(options),
-        router_arguments=_router_arguments(options),
+        router_arguments=router_arguments(options),
     )
-
-
-def _add_router_arguments(parser: argparse.ArgumentParser) -> None:
-    port = whole_number(0, 65535)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
-    parser.add_argument("--port", type=port, default=50051, help="0 takes a free one")
-    parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
-    parser.add_argument("--insecure-allow-remote", action="store_true", help="see --host")
-
-
-def _router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
-    arguments = [
-        f"--host={options.host}",
-        f"--port={options.port}",
-        f"--log-level={options.log_level}",
-    ]
-    if options.metrics_port is not None:
-        arguments.append(f"--metrics-port={options.metrics_port}")
-    return tuple(arguments)
 
 
 def find_model(config: LaunchConfig) -> ResolvedModel:

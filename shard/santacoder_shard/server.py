@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ from typing import Any
 
 import grpc
 
+from santacoder_shard.certificates import server_credentials
 from santacoder_shard.config import ShardConfig
 from santacoder_shard.errors import CheckpointError, ParallelSizeError, UnusableOption
 from santacoder_shard.loading import load_rank
 from santacoder_shard.log import Logger, make_logger
+from santacoder_shard.router_identity import admit_router
 from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder
 
@@ -64,6 +67,8 @@ def serve(config: ShardConfig) -> int:
     """Run the rank to its end; the exit code. Errors are one `error:` line on standard error."""
     # What is made from here on, the socket above all, belongs to this user alone.
     os.umask(0o077)
+    # Prompts and keys are in memory: no core dump takes them to a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = make_logger(config.engine.log_level)
     try:
         return asyncio.run(_serve(config, log))
@@ -81,8 +86,9 @@ async def _serve(config: ShardConfig, log: Logger) -> int:
     _watch_signals(stopped)
     if config.exit_with_stdin:
         _watch_stdin(stopped)
+    credentials = server_credentials(config.tls, log) if config.tls else None
     with _claimed(config) as socket_file:
-        end = await _load_and_serve(config, log, socket_file, stopped)
+        end = await _load_and_serve(config, log, socket_file, stopped, credentials)
     if end is None:
         log.info("leaving", reason=stopped.result())
         return EXIT_OK
@@ -98,6 +104,7 @@ async def _load_and_serve(
     log: Logger,
     socket_file: SocketFile | None,
     stopped: asyncio.Future[str],
+    credentials: grpc.ServerCredentials | None,
 ) -> StreamEnd | None:
     """Until the one stream has ended, and how; None if told to stop before."""
     loop = asyncio.get_running_loop()
@@ -108,10 +115,11 @@ async def _load_and_serve(
         return None
     rank = await loading
     ended: asyncio.Future[StreamEnd] = loop.create_future()
-    servicer = ShardServicer(rank.description, rank.engine, model_thread, ended, log)
+    admit = admit_router if credentials else None
+    servicer = ShardServicer(rank.description, rank.engine, model_thread, ended, log, admit=admit)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers((servicer.handler(),))
-    address = _bind(server, config.listen)
+    address = _bind(server, config.listen, credentials)
     if socket_file is not None:
         socket_file.restrict()
     await server.start()
@@ -140,9 +148,12 @@ async def _first(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> str:
+def _bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials | None) -> str:
     try:
-        port = server.add_insecure_port(listen)
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
     except RuntimeError:
         raise AddressTaken(f"--listen: cannot be bound, it may be taken; got {listen}") from None
     return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"

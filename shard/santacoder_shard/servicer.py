@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from santacoder_shard.worker import PlanRunner
 
 SERVICE_NAME = "santacoder.shard.v1.ShardService"
 _Context = grpc.aio.ServicerContext[bytes, bytes]
+Admit = Callable[[_Context], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class ShardServicer:
         ended: asyncio.Future[StreamEnd],
         log: Logger,
         heartbeat_seconds: float = 1.0,
+        admit: Admit | None = None,
     ) -> None:
+        """`admit` ends an RPC of whoever may not call; without it the listener keeps them off."""
         self._description = description
         self._identity = RankIdentity(
             description.rank, description.epoch, description.tensor_parallel_size
@@ -52,6 +55,7 @@ class ShardServicer:
         self._ended = ended
         self._log = log
         self._heartbeat_seconds = heartbeat_seconds
+        self._admit = admit
         self._stream_taken = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -63,6 +67,8 @@ class ShardServicer:
         return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
 
     async def _describe(self, request: bytes, context: _Context) -> bytes:
+        if self._admit is not None:
+            await self._admit(context)
         try:
             include_tokenizer = codec.decode_describe(request)
         except codec.FrameError as error:
@@ -74,6 +80,8 @@ class ShardServicer:
         return answer.SerializeToString()
 
     async def _execute(self, _frames: AsyncIterator[bytes], context: _Context) -> None:
+        if self._admit is not None:
+            await self._admit(context)
         try:
             self._claim(await context.read())
         except codec.FrameError as error:

@@ -88,6 +88,6 @@ def test_serve_refuses_other_machines_unless_told_otherwise(
     with pytest.raises(SystemExit) as caught:
         launch.parse_config(["--host=0.0.0.0"])
     assert caught.value.code == 2
-    assert "--host: opens the service" in capsys.readouterr().err
+    assert "--host: open to other machines" in capsys.readouterr().err
     config = launch.parse_config(["--host=0.0.0.0", "--insecure-allow-remote"])
     assert "--host=0.0.0.0" in config.router_arguments

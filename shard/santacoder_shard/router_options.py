@@ -1,0 +1,61 @@
+"""santacoder-serve's options that are the router's: handed on as they are, and checked there.
+
+Only what must be known before a model is fetched is refused here. Knows no process.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from santacoder_shard.arguments import absolute_path, is_loopback, whole_number
+
+FILES = {
+    "--tls-cert": "certificate chain of the public port, PEM",
+    "--tls-key": "its key, PEM, mode 0600",
+    "--tls-client-ca": "clients must have a certificate of this CA (mTLS)",
+    "--token-file": "who may call what: a line has NAME SHA256 RIGHT[,RIGHT] [EXPIRES]",
+}
+
+
+def add_router_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where it listens, and who may call."""
+    port = whole_number(0, 65535)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
+    parser.add_argument("--port", type=port, default=50051, help="0 takes a free one")
+    parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
+    for flag, text in FILES.items():
+        parser.add_argument(flag, type=absolute_path, metavar="FILE", help=text)
+    parser.add_argument(
+        "--insecure-allow-remote",
+        action="store_true",
+        help="listen for other machines without TLS or without knowing who calls",
+    )
+
+
+def refusal_of(options: argparse.Namespace) -> str:
+    """Why the service must not listen there, in one line; empty if it may."""
+    is_known = options.token_file is not None or options.tls_client_ca is not None
+    is_encrypted = options.tls_cert is not None and options.tls_key is not None
+    if is_loopback(options.host) or (is_encrypted and is_known) or options.insecure_allow_remote:
+        return ""
+    return (
+        f"--host: open to other machines; got {options.host}; allowed 127.0.0.1, ::1, localhost,"
+        " others with --tls-cert, --tls-key and either --token-file or --tls-client-ca"
+        " (or with --insecure-allow-remote)"
+    )
+
+
+def router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
+    """The arguments from which the router reads them."""
+    given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in FILES}
+    values = {
+        "--host": options.host,
+        "--port": options.port,
+        "--log-level": options.log_level,
+        "--metrics-port": options.metrics_port,
+        **given,
+    }
+    arguments = [f"{flag}={value}" for flag, value in values.items() if value is not None]
+    if options.insecure_allow_remote:
+        arguments.append("--insecure-allow-remote")
+    return tuple(arguments)
