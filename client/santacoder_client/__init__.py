@@ -1,9 +1,12 @@
 """SDK for a SantaCoder server: completion and fill-in-the-middle over gRPC. The public names."""
 
+# The first, before all that imports gRPC.
+from santacoder_client import _grpc_log as _grpc_log
 from santacoder_client._async_session import AsyncSession
 from santacoder_client._options import CompletionOptions
 from santacoder_client._session import Session
 from santacoder_client._stream import AsyncCompletionStream, CompletionStream
+from santacoder_client._tls import TLS
 from santacoder_client.async_client import AsyncClient
 from santacoder_client.client import Client
 from santacoder_client.errors import (
@@ -13,8 +16,10 @@ from santacoder_client.errors import (
     FailedPrecondition,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
     SantaCoderError,
     ServerError,
+    Unauthenticated,
     Unavailable,
     Violation,
 )
@@ -41,6 +46,7 @@ from santacoder_client.types import (
 )
 
 __all__ = [
+    "TLS",
     "Accepted",
     "AlreadyExists",
     "AsyncClient",
@@ -61,6 +67,7 @@ __all__ = [
     "ModelInfo",
     "Output",
     "Overloaded",
+    "PermissionDenied",
     "Piece",
     "PositionLogprobs",
     "Priority",
@@ -74,6 +81,7 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "TruncatePolicy",
+    "Unauthenticated",
     "Unavailable",
     "Usage",
     "Violation",

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, cast
 from santacoder_client import _checks, _options
 from santacoder_client._checks import Check
 from santacoder_client._options import OPTIONS, CompletionOptions, Option
+from santacoder_client._security_arguments import add_security_arguments
 from santacoder_client.types import FimOrder, Priority, TruncatePolicy
 
 _EXAMPLES = """\
@@ -42,6 +43,7 @@ def build_parser(default_target: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_target(parser, default_target)
+    add_security_arguments(parser.add_argument_group("security"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     complete = _add_command(commands, "complete", "continue a prompt", "%(prog)s PROMPT [options]")
     complete.add_argument("prompt", metavar="PROMPT", help="text to continue; - reads stdin")
@@ -77,7 +79,9 @@ def _add_command(
         usage=usage,
         allow_abbrev=False,
     )
-    _add_target(command, argparse.SUPPRESS)  # SUPPRESS keeps what stood before the command
+    # SUPPRESS keeps what stood before the command.
+    _add_target(command, argparse.SUPPRESS)
+    add_security_arguments(command.add_argument_group("security"), default=argparse.SUPPRESS)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 

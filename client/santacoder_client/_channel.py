@@ -1,4 +1,4 @@
-"""The way to one server: target, keepalive, message sizes, retries, and who may still use it.
+"""The way to one server: keepalive, message sizes, retries, and who may still use it.
 
 Knows no verb and no completion.
 """
@@ -20,6 +20,8 @@ from santacoder.inference.v1.inference_pb2_grpc import (
     TokenizerServiceStub,
 )
 from santacoder_client._codec import MAX_SENT_BYTES
+from santacoder_client._security import Security
+from santacoder_client._tls import credentials_of
 from santacoder_client.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -110,8 +112,9 @@ def not_ready(timeout_seconds: float) -> Unavailable:
 class Connection:
     """A channel for blocking callers; threads may share it, forked processes may not."""
 
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.insecure_channel(_checked(target), options=channel_options())
+    def __init__(self, security: Security) -> None:
+        _check_target(security.target)
+        self._channel = security.open(channel_options())
         self._stubs = Stubs(
             completion=CompletionServiceStub(self._channel),
             tokenizer=TokenizerServiceStub(self._channel),
@@ -136,8 +139,11 @@ class Connection:
 class AsyncConnection:
     """A channel for one event loop: the loop of its first use."""
 
-    def __init__(self, target: str) -> None:
-        self._target = _checked(target)
+    def __init__(self, security: Security) -> None:
+        _check_target(security.target)
+        if security.tls is not None:
+            credentials_of(security.tls)  # what is wrong is told here, not at the first call
+        self._security = security
         self._channel: grpc.aio.Channel | None = None
         self._stubs: AsyncStubs | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -164,7 +170,7 @@ class AsyncConnection:
 
     def _open(self) -> AsyncStubs:
         # grpc.aio binds a channel to the running loop, so it is made here and not in __init__.
-        self._channel = grpc.aio.insecure_channel(self._target, options=channel_options())
+        self._channel = self._security.open_async(channel_options())
         return AsyncStubs(
             completion=CompletionServiceStub(self._channel),
             tokenizer=TokenizerServiceStub(self._channel),
@@ -173,10 +179,9 @@ class AsyncConnection:
         )
 
 
-def _checked(target: str) -> str:
+def _check_target(target: str) -> None:
     if not isinstance(target, str) or not target:
         raise ValueError(f"target: not an address; got {target!r}; allowed HOST:PORT")
-    return target
 
 
 def _check_open(closed: bool) -> None:

@@ -14,13 +14,20 @@ from pathlib import Path
 
 from santacoder_client._arguments import build_parser, options_of
 from santacoder_client._channel import DEFAULT_TARGET
+from santacoder_client._security_arguments import (
+    TOKEN_VARIABLE,
+    tls_of_arguments,
+    token_of_arguments,
+)
 from santacoder_client._stream import CompletionStream
 from santacoder_client.client import Client
 from santacoder_client.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
     SantaCoderError,
+    Unauthenticated,
     Unavailable,
 )
 from santacoder_client.types import Completion, Piece
@@ -32,14 +39,13 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status. Usage errors leave by SystemExit(2)."""
-    # The only look at the environment. gRPC's own log would come between a person and the error.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Of the environment only the target and the token count.
     parser = build_parser(os.environ.get("SANTACODER_TARGET") or DEFAULT_TARGET)
     arguments = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="")  # the text as it is, everywhere
     try:
-        with Client(arguments.target) as client:
+        with _connected(arguments) as client:
             _run(client, arguments)
         sys.stdout.flush()
     except UsageError as error:
@@ -55,6 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain(f"standard output: {error.strerror}", None, 1)
         # Whoever read has seen enough.
     return 0
+
+
+def _connected(arguments: argparse.Namespace) -> Client:
+    try:
+        return Client(
+            arguments.target,
+            tls=tls_of_arguments(arguments) or False,
+            token=token_of_arguments(arguments, os.environ.get(TOKEN_VARIABLE)),
+            allow_plain_token=arguments.allow_plain_token,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _run(client: Client, arguments: argparse.Namespace) -> None:
@@ -191,6 +209,10 @@ def _hint(error: SantaCoderError, target: str) -> str | None:
             return f"is a server running at {target}? `santacoder-serve` starts one"
         case Overloaded(retry_after=float(seconds)) | Unavailable(retry_after=float(seconds)):
             return f"try again in {seconds:g} s"
+        case Unauthenticated():
+            return f"--token-file or ${TOKEN_VARIABLE} says who calls"
+        case PermissionDenied():
+            return "whoever runs the server gives tokens their rights"
         case DeadlineExceeded():
             return "--timeout gives it longer; --time-budget returns what there is"
         case InvalidRequest():

@@ -20,8 +20,10 @@ from santacoder_client._channel import (
     not_ready,
 )
 from santacoder_client._options import CompletionOptions
+from santacoder_client._security import Security
 from santacoder_client._session import Session
 from santacoder_client._stream import CompletionStream
+from santacoder_client._tls import TLS, tls_of
 from santacoder_client.errors import DeadlineExceeded, Unavailable, rpc_errors
 from santacoder_client.types import Completion, Infill, ModelInfo, Priority, Prompt
 
@@ -37,9 +39,23 @@ class Client:
         ...     print(done.text, done.finish_reason, done.usage.completion_token_count)
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET) -> None:
-        """`target` is HOST:PORT, or unix:PATH. Nothing is sent yet."""
-        self._connection = Connection(target)
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        tls: TLS | bool = False,
+        token: str | None = None,
+        allow_plain_token: bool = False,
+    ) -> None:
+        """Sends nothing yet. Raises ValueError for what cannot be used.
+
+        Args:
+            target: HOST:PORT, or unix:PATH.
+            tls: encrypt; a TLS says with which certificates, True with those gRPC trusts.
+            token: says who calls, where the server wants to know.
+            allow_plain_token: send the token to another machine without encryption.
+        """
+        self._connection = Connection(Security(target, tls_of(tls), token, allow_plain_token))
 
     def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
         """Continues a prompt: text, or token ids as `tokenize` gives them.

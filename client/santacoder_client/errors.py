@@ -3,7 +3,9 @@
     SantaCoderError
     ├── InvalidRequest          the request is wrong; sending it again will not help
     │   ├── AlreadyExists       its request_id is in use
-    │   └── FailedPrecondition  this server does not serve it (infill without sentinels)
+    │   ├── FailedPrecondition  this server does not serve it (infill without sentinels)
+    │   ├── Unauthenticated     the server wants a token, and this is none of its
+    │   └── PermissionDenied    the token has no right to this
     ├── Overloaded              no room now; `retry_after` says when to come back
     ├── Unavailable             no server, or one that cannot serve now
     ├── DeadlineExceeded        `timeout` passed
@@ -25,6 +27,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from santacoder_client._handshake import in_plain_words
 
 Detail = TypeVar("Detail", bound=Message)
 
@@ -90,6 +94,14 @@ class FailedPrecondition(InvalidRequest):
     """This server does not serve it, such as infill on a model without sentinels."""
 
 
+class Unauthenticated(InvalidRequest):
+    """The server wants to know who calls, and the token is missing, unknown or expired."""
+
+
+class PermissionDenied(InvalidRequest):
+    """The token is good, and has no right to this."""
+
+
 class Overloaded(SantaCoderError):
     """No room now; `retry_after` says when to come back, None that it will not help."""
 
@@ -117,7 +129,8 @@ def error_from_rpc(error: grpc.RpcError) -> SantaCoderError:
     except (ValueError, DecodeError):  # details that contradict the status are no details
         status = None
     if status is None:
-        status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+        message = in_plain_words(error.details() or "")
+        status = status_pb2.Status(code=error.code().value[0], message=message)
     return error_from_status(status)
 
 
@@ -187,12 +200,14 @@ def _class_of(code: grpc.StatusCode) -> type[SantaCoderError]:
             return AlreadyExists
         case grpc.StatusCode.FAILED_PRECONDITION:
             return FailedPrecondition
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unauthenticated
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied
         case (
             grpc.StatusCode.INVALID_ARGUMENT
             | grpc.StatusCode.OUT_OF_RANGE
             | grpc.StatusCode.NOT_FOUND
-            | grpc.StatusCode.UNAUTHENTICATED
-            | grpc.StatusCode.PERMISSION_DENIED
         ):
             return InvalidRequest
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -19,8 +19,10 @@ from santacoder_client import (
     FailedPrecondition,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
     SantaCoderError,
     ServerError,
+    Unauthenticated,
     Unavailable,
     Violation,
     errors,
@@ -33,8 +35,8 @@ CLASSES = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: InvalidRequest,
-    grpc.StatusCode.UNAUTHENTICATED: InvalidRequest,
-    grpc.StatusCode.PERMISSION_DENIED: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
@@ -153,8 +155,9 @@ def test_the_tree_drawn_at_the_top_is_the_tree() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, SantaCoderError)
     ]
-    assert len(tree) == 9
+    assert len(tree) == 11
     for kind in tree:
         assert kind.__name__ in drawing
     assert issubclass(AlreadyExists, InvalidRequest)
-    assert issubclass(FailedPrecondition, InvalidRequest)
+    for kind in (FailedPrecondition, Unauthenticated, PermissionDenied):
+        assert issubclass(kind, InvalidRequest)

@@ -9,19 +9,18 @@ from typing import Any
 from santacoder_client import _arguments
 from santacoder_client._channel import DEFAULT_TARGET
 from santacoder_client._options import OPTIONS, check_options
+from santacoder_client._security_arguments import (
+    TOKEN_VARIABLE,
+    add_security_arguments,
+    tls_of_arguments,
+    token_of_arguments,
+)
 from santacoder_client.errors import InvalidRequest
 from santacoder_client.loadtest.environment import usable_cpu_count
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.load import Phases
 from santacoder_client.loadtest.request import Wishes
-from santacoder_client.loadtest.target import (
-    SHARD_PREFIX,
-    Security,
-    Target,
-    check_security,
-    parse_targets,
-    read_token,
-)
+from santacoder_client.loadtest.target import SHARD_PREFIX, Security, Target, parse_targets
 from santacoder_client.loadtest.values import (
     count,
     duration,
@@ -51,15 +50,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-remote", action="store_true", help="load other machines than this one"
     )
-    group.add_argument("--tls", action="store_true", help="encrypt")
-    group.add_argument("--ca-file", metavar="F", help="certificates to trust (the system's)")
-    group.add_argument("--certificate-file", metavar="F", help="this client's certificate")
-    group.add_argument("--key-file", metavar="F", help="its key")
-    group.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate")
-    group.add_argument("--token-file", metavar="F", help="a file with a bearer token")
-    group.add_argument(
-        "--allow-plain-token", action="store_true", help="send the token without encryption"
-    )
+    add_security_arguments(group)
     group.add_argument(
         "--metrics-target",
         action="append",
@@ -74,22 +65,27 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
 
 def targets_of(arguments: argparse.Namespace) -> tuple[tuple[Target, ...], Security]:
     """The targets and how they are spoken to. Raises UsageError."""
-    security = check_security(
-        Security(
-            tls=arguments.tls,
-            ca_file=arguments.ca_file,
-            certificate_file=arguments.certificate_file,
-            key_file=arguments.key_file,
-            server_name=arguments.server_name,
-            token=read_token(arguments.token_file),
-        )
-    )
-    # The one look at the environment that decides anything.
+    security = _security_of(arguments)
+    # Here, and for the token, the environment decides.
     texts = arguments.target or [os.environ.get("SANTACODER_TARGET") or DEFAULT_TARGET]
     targets = parse_targets(texts, security, arguments.allow_remote, arguments.allow_plain_token)
     if len({target.address for target in targets}) < len(targets):
         raise UsageError("--target: named twice; got one address again; allowed each once")
     return targets, security
+
+
+def _security_of(arguments: argparse.Namespace) -> Security:
+    try:
+        tls = tls_of_arguments(arguments)
+        token = token_of_arguments(arguments, os.environ.get(TOKEN_VARIABLE))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if tls is None:
+        return Security(token=token)
+    ca_file, certificate_file, key_file = (
+        None if path is None else os.fspath(path) for path in (tls.ca, tls.cert, tls.key)
+    )
+    return Security(True, ca_file, certificate_file, key_file, tls.server_name, token)
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:

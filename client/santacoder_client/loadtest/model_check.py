@@ -16,7 +16,7 @@ from santacoder_client.errors import error_from_rpc
 from santacoder_client.loadtest.data.source import ModelFacts
 from santacoder_client.loadtest.errors import Unreachable
 from santacoder_client.loadtest.result import TargetInfo
-from santacoder_client.loadtest.shard_group import describe
+from santacoder_client.loadtest.shard_group import describe, open_channels
 from santacoder_client.loadtest.target import Security, Target, open_channel
 from santacoder_client.types import ModelInfo
 
@@ -57,7 +57,7 @@ async def _ask(target: Target, security: Security) -> Served:
 
 
 async def _ask_shards(target: Target, security: Security) -> Served:
-    channels = [open_channel(address, security) for address in target.addresses]
+    channels = open_channels(target, security)
     try:
         group = await describe(channels, target)
     finally:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import IO
 
+from santacoder_client._address import is_loopback
 from santacoder_client.loadtest.errors import UsageError
 from santacoder_client.loadtest.exposition import Exposition, NotExposition, parse_exposition
 from santacoder_client.loadtest.result import ServerMetrics
-from santacoder_client.loadtest.target import Security, is_loopback, parse_targets
+from santacoder_client.loadtest.target import Security, parse_targets
 
 FLAG = "--metrics-target"
 TIMEOUT_SECONDS = 5.0

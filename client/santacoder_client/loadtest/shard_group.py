@@ -10,11 +10,19 @@ import grpc.aio
 from santacoder.shard.v1 import shard_pb2
 from santacoder_client.errors import error_from_rpc
 from santacoder_client.loadtest.errors import Unreachable
-from santacoder_client.loadtest.target import Target
+from santacoder_client.loadtest.target import SHARD_NAME, Security, Target, open_channel
 
 PROTOCOL_VERSION = 1
 DESCRIBE_SECONDS = 10.0
 SERVICE = "/santacoder.shard.v1.ShardService"
+
+
+def open_channels(target: Target, security: Security) -> list[grpc.aio.Channel]:
+    """A connection to each rank, whose certificate names the rank and not its machine."""
+    return [
+        open_channel(address, security, SHARD_NAME.format(rank=rank))
+        for rank, address in enumerate(target.addresses)
+    ]
 
 
 async def describe(

@@ -21,9 +21,14 @@ from santacoder_client.loadtest.record import Chunk, Outcome, RequestRecord
 from santacoder_client.loadtest.request import Encoder, Wishes
 from santacoder_client.loadtest.sender import Clock
 from santacoder_client.loadtest.shard_batch import Answer, Batch, Planned
-from santacoder_client.loadtest.shard_group import PROTOCOL_VERSION, SERVICE, describe
+from santacoder_client.loadtest.shard_group import (
+    PROTOCOL_VERSION,
+    SERVICE,
+    describe,
+    open_channels,
+)
 from santacoder_client.loadtest.shard_request import admit_of
-from santacoder_client.loadtest.target import Security, Target, open_channel
+from santacoder_client.loadtest.target import Security, Target
 
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
@@ -56,8 +61,7 @@ class ShardTarget:
 
     async def open(self) -> None:
         """Takes the router's place. Raises Unreachable."""
-        addresses = self._target.addresses
-        self._channels = [open_channel(address, self._security) for address in addresses]
+        self._channels = open_channels(self._target, self._security)
         self._group = await describe(self._channels, self._target)
         self._batch = Batch(self._group)
         for rank, channel in enumerate(self._channels):

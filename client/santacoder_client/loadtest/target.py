@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-import grpc
 import grpc.aio
 
+from santacoder_client._address import host_and_port, is_loopback
 from santacoder_client._channel import channel_options
+from santacoder_client._security import bearer
+from santacoder_client._tls import TLS, credentials_of
 from santacoder_client.loadtest.errors import UsageError
 
 SHARD_PREFIX = "shard:"
+SHARD_NAME = "shard-{rank}.santacoder.internal"
+"""What the certificate of a rank is made out to."""
 _ALLOWED = "HOST:PORT, [IPV6]:PORT, unix:PATH or shard:ADDRESS[,ADDRESS...]"
 
 
@@ -39,13 +41,13 @@ class Security:
     key_file: str | None = None
     server_name: str | None = None
     """The name to find in the server's certificate, where it is not the address's."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """Sent as a bearer token with every call."""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
         """What goes beside every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else None
+        return bearer(self.token) if self.token else None
 
 
 def parse_targets(
@@ -69,73 +71,23 @@ def parse_targets(
     return targets
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address cannot leave this machine."""
-    if address.startswith("unix:"):
-        return True
-    host = _host_and_port(address)[0]
-    if host == "localhost":
-        return True
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False  # a name may mean anything, and tomorrow something else
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
+def open_channel(
+    address: str, security: Security, server_name: str | None = None
+) -> grpc.aio.Channel:
+    """A connection of its own, made by the running event loop. Nothing is retried.
 
-
-def open_channel(address: str, security: Security) -> grpc.aio.Channel:
-    """A connection of its own, made by the running event loop. Nothing is retried."""
+    `server_name` is the name in the server's certificate, where `security` has none.
+    """
     # A retry would hide a failure, and its wait would be told as the server's latency.
     options = [option for option in channel_options() if option[0] != "grpc.service_config"]
     options.append(("grpc.enable_retries", 0))
     if not security.tls:
         return grpc.aio.insecure_channel(address, options=options)
-    if security.server_name:
-        options.append(("grpc.ssl_target_name_override", security.server_name))
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_read("--ca-file", security.ca_file),
-        private_key=_read("--key-file", security.key_file),
-        certificate_chain=_read("--certificate-file", security.certificate_file),
-    )
+    if name := security.server_name or server_name:
+        options.append(("grpc.ssl_target_name_override", name))
+    tls = TLS(ca=security.ca_file, cert=security.certificate_file, key=security.key_file)
+    credentials = credentials_of(tls, "--tls-")
     return grpc.aio.secure_channel(address, credentials, options=options)
-
-
-def check_security(security: Security) -> Security:
-    """The same, if it can be used. Raises UsageError."""
-    files = {
-        "--ca-file": security.ca_file,
-        "--certificate-file": security.certificate_file,
-        "--key-file": security.key_file,
-    }
-    for flag, path in files.items():
-        if path is not None and not security.tls:
-            raise UsageError(f"{flag}: for encrypted targets; got no --tls; allowed with --tls")
-        _read(flag, path)
-    if (security.certificate_file is None) != (security.key_file is None):
-        raise UsageError("--certificate-file: needs --key-file; got one; allowed both or none")
-    return security
-
-
-def read_token(path: str | None) -> str | None:
-    """The token in a file, without the line end. Raises UsageError."""
-    content = _read("--token-file", path)
-    if content is None:
-        return None
-    token = content.strip()
-    if not token or not token.isascii() or any(byte <= 32 for byte in token):
-        raise UsageError(f"--token-file: not a token; got {path!r}; allowed one line of ASCII")
-    return token.decode()
-
-
-def _read(flag: str, path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise UsageError(f"{flag}: {reason}; got {path!r}; allowed a readable file") from error
 
 
 def _parse(text: str) -> Target:
@@ -149,19 +101,11 @@ def _checked(address: str, text: str) -> str:
     if address.startswith("unix:"):
         good = len(address) > len("unix:") and "\0" not in address
     else:
-        host, port = _host_and_port(address)
+        host, port = host_and_port(address)
         good = bool(host) and _is_port(port) and not _strange(host)
     if not good:
         raise UsageError(f"--target: not an address; got {text[:64]!r}; allowed {_ALLOWED}")
     return address
-
-
-def _host_and_port(address: str) -> tuple[str, str]:
-    host, _, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], port
-    # A colon is left only where an IPv6 address came without its brackets, or a scheme in front.
-    return ("", "") if ":" in host else (host, port)
 
 
 def _is_port(text: str) -> bool:

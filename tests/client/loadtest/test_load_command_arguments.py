@@ -104,9 +104,9 @@ TARGETS = {  # row 115
     "run --rate 1 --target 'unix:'": "--target: not an address",
     "run --rate 1 --target ::1:80": "--target: not an address",
     "run --rate 1 --target 127.0.0.1:1 --target 127.0.0.1:1": "--target: named twice",
-    "run --rate 1 --ca-file there": "--ca-file: for encrypted targets; got no --tls",
-    "run --rate 1 --tls --ca-file nowhere": "--ca-file: No such file or directory",
-    "run --rate 1 --tls --certificate-file there": "--certificate-file: needs --key-file",
+    "run --rate 1 --tls-ca there": "--tls: missing",
+    "run --rate 1 --tls --tls-ca nowhere": "--tls-ca: No such file or directory",
+    "run --rate 1 --tls --tls-cert there": "--tls-cert: needs --tls-key",
     "run --rate 1 --token-file nowhere": "--token-file: No such file or directory",
     "run --rate 1 --token-file folder": "--token-file: Is a directory",
     "run --rate 1 --token-file there --allow-remote --target 192.0.2.1:80": (

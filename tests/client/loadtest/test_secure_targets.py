@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from certificates import Authority
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder.inference.v1 import inference_pb2_grpc as services
@@ -17,12 +18,6 @@ from santacoder_client import _script
 from santacoder_client.loadtest.errors import Unreachable
 from santacoder_client.loadtest.model_check import ask_models
 from santacoder_client.loadtest.target import Security, Target
-
-FILES = Path(__file__).parent / "certificates"
-TRUSTED = Security(tls=True, ca_file=str(FILES / "ca.pem"), server_name="server.test")
-KNOWN = replace(
-    TRUSTED, certificate_file=str(FILES / "client.pem"), key_file=str(FILES / "client.key")
-)
 
 
 class Model(services.ModelServiceServicer):
@@ -36,12 +31,32 @@ class Model(services.ModelServiceServicer):
         return _script.model()
 
 
-@pytest.fixture
-def target() -> Iterator[Target]:
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def known(authority: Authority) -> Security:
+    """Trusts the server, and is known to it."""
+    own = authority.issue("client.test")
+    return Security(
+        tls=True,
+        ca_file=str(authority.ca),
+        certificate_file=str(own.certificate),
+        key_file=str(own.key),
+        server_name="server.test",
+        token="s3cret",
+    )
+
+
+@pytest.fixture(scope="module")
+def target(authority: Authority) -> Iterator[Target]:
     """A server that wants the client's certificate, too."""
-    pair = ((FILES / "server.key").read_bytes(), (FILES / "server.pem").read_bytes())
+    own = authority.issue("server.test")
+    pair = (own.key.read_bytes(), own.certificate.read_bytes())
     credentials = grpc.ssl_server_credentials(
-        [pair], root_certificates=(FILES / "ca.pem").read_bytes(), require_client_auth=True
+        [pair], root_certificates=authority.ca.read_bytes(), require_client_auth=True
     )
     with futures.ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
@@ -52,22 +67,26 @@ def target() -> Iterator[Target]:
         server.stop(None).wait()
 
 
-def test_certificates_of_both_ends_and_a_token_open_the_door(target: Target) -> None:
-    (served,) = asyncio.run(ask_models([target], replace(KNOWN, token="s3cret")))
+def test_certificates_of_both_ends_and_a_token_open_the_door(
+    target: Target, known: Security
+) -> None:
+    (served,) = asyncio.run(ask_models([target], known))
     assert served.info.tls and served.info.model is not None
     assert served.info.model["name"] == "fake"
 
 
 @pytest.mark.parametrize(
-    "security",
+    "lacking",
     [
-        pytest.param(KNOWN, id="no token"),
-        pytest.param(replace(TRUSTED, token="s3cret"), id="no certificate"),
-        pytest.param(replace(KNOWN, server_name="other.test", token="s3cret"), id="another server"),
-        pytest.param(replace(KNOWN, ca_file=None, token="s3cret"), id="a CA that is not trusted"),
-        pytest.param(Security(token="s3cret"), id="not encrypted"),
+        pytest.param({"token": None}, id="no token"),
+        pytest.param({"certificate_file": None, "key_file": None}, id="no certificate"),
+        pytest.param({"server_name": "other.test"}, id="another server"),
+        pytest.param({"ca_file": None}, id="a CA that is not trusted"),
+        pytest.param({"tls": False}, id="not encrypted"),
     ],
 )
-def test_who_lacks_any_of_them_is_refused(target: Target, security: Security) -> None:
+def test_who_lacks_any_of_them_is_refused(
+    target: Target, known: Security, lacking: dict[str, Any]
+) -> None:
     with pytest.raises(Unreachable, match=f"cannot reach the server at {target.address}"):
-        asyncio.run(ask_models([target], security))
+        asyncio.run(ask_models([target], replace(known, **lacking)))

@@ -11,6 +11,7 @@ import signal
 import socket
 from pathlib import Path
 
+from santacoder_client._address import is_loopback
 from santacoder_client.loadtest import values
 from santacoder_client.loadtest.errors import LoadTestError, UsageError
 from santacoder_client.loadtest.mock_shard.group import MockGroup
@@ -21,7 +22,6 @@ from santacoder_client.loadtest.mock_shard.tokenizer_file import (
     read_tokenizer,
 )
 from santacoder_client.loadtest.mock_shard.truth import TruthLog
-from santacoder_client.loadtest.target import is_loopback
 
 MOST_RANKS = 64
 MOST_TOKENS = 1 << 20
