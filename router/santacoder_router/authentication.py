@@ -5,6 +5,8 @@ Only there where a token file is given. Decides nothing (`access.py`); refuses, 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -18,6 +20,8 @@ from santacoder_router.errors import Overloaded, Reason, RouterError, Unauthenti
 from santacoder_router.faults import Log
 from santacoder_router.handlers import Context, abort
 from santacoder_router.metrics import Metrics
+
+FIRST_MESSAGE_SECONDS = 1.0
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -56,12 +60,15 @@ class Authentication(grpc.aio.ServerInterceptor):
 
     def _refusal(self, method: str, error: RouterError) -> Handler:
         async def refuse(_requests: object, context: Context) -> None:
+            # A refusal that overtakes the first message is told as INTERNAL by some clients.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(context.read(), FIRST_MESSAGE_SECONDS)
             refused = self._limited(method, error, address_of(context.peer()))
             name = method.rpartition("/")[2]
             self._metrics.requests.labels(name, refused.code.name).inc()
             await abort(context, refused, f"srv-{secrets.token_hex(8)}")
 
-        # One for all kinds of methods: it neither reads nor writes a message.
+        # One for all kinds of methods, since it writes no message.
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _limited(self, method: str, error: RouterError, address: str) -> RouterError:
