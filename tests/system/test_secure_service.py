@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ class Secured:
     service: Service
     ca: Path
     token_file: Path
-    run_folder: Path
 
     def client(self, token: str | None) -> Client:
         return Client(self.service.target, tls=TLS(ca=self.ca), token=token)
@@ -70,7 +68,7 @@ def secured(
     token_file.write_text(SECRET + "\n")
     flags = (f"--tls-cert={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}")
     with serving(model_folder, run_folders, *flags, "--log-level=debug") as service:
-        yield Secured(service, authority.ca, token_file, run_folders)
+        yield Secured(service, authority.ca, token_file)
 
 
 def test_the_sdk_completes_with_a_token_and_hears_why_not_without(secured: Secured) -> None:
@@ -122,21 +120,6 @@ def test_the_load_tester_loads_an_encrypted_service_with_a_token(secured: Secure
     refused = secured.run("santacoder_client.loadtest", *words)
     assert refused.returncode == 5
     assert "token: missing" in refused.stderr and "Traceback" not in refused.stderr
-
-
-def test_sockets_are_in_a_folder_of_their_owner_alone(secured: Secured) -> None:
-    [run_folder] = [
-        folder for folder in secured.run_folder.iterdir() if is_of(folder, secured.service)
-    ]
-    assert stat.S_IMODE(run_folder.stat().st_mode) == 0o700
-    [socket] = run_folder.glob("*.sock")
-    assert stat.S_ISSOCK(socket.stat().st_mode)
-    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
-
-
-def is_of(run_folder: Path, service: Service) -> bool:
-    command = Path(f"/proc/{service.children()['router']}/cmdline").read_text()
-    return str(run_folder) in command
 
 
 # The last: what has been called before has been logged by now.
