@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
-import structlog
 
 from santacoder_router.access import Access
 from santacoder_router.bad_calls import WINDOW_SECONDS, BadCalls, address_of
+from santacoder_router.caller import set_caller
 from santacoder_router.errors import Overloaded, Reason, RouterError, Unauthenticated
 from santacoder_router.faults import Log
 from santacoder_router.handlers import Context, abort
@@ -54,7 +54,7 @@ class Authentication(grpc.aio.ServerInterceptor):
         except RouterError as error:
             return self._refusal(method, error)
         if caller:
-            structlog.contextvars.bind_contextvars(caller=caller)
+            set_caller(caller)
             self._log.debug("call", method=method)
         return handler
 

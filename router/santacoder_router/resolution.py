@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from santacoder.inference.v1 import inference_pb2
+from santacoder_router.caller import tenant_key
 from santacoder_router.core import plan
 from santacoder_router.errors import InvalidRequest, Reason, Violation
 from santacoder_router.limits import Limits
@@ -79,7 +80,7 @@ def core_request(
         priority=valid.priority,
         deadline=deadline,
         time_budget_end=None if budget is None else arrival + budget,
-        cache_key=valid.cache_salt,
+        cache_key=tenant_key(valid.cache_salt),
     )
 
 

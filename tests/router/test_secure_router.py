@@ -258,6 +258,32 @@ def test_tokens_are_given_and_taken_while_it_serves(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_callers_share_no_cached_prompt_and_a_session_is_its_callers(tmp_path: Path) -> None:
+    async def cached_counts(running: Running, token: str) -> list[int]:
+        metadata = (("authorization", f"Bearer {token}"),)
+        completion = request(text="x" * 40, stopping=pb.Stopping(max_new_tokens=1))
+        message = pb.CompleteRequest(completion=completion)
+        unary = await running.completion.Complete(message, metadata=metadata)
+        opening = pb.CompletionSessionRequest(open=pb.SessionOpen())
+        turn = pb.CompletionSessionRequest(turn=1, completion=completion)
+        counts = [unary.usage.cached_token_count]
+        call = running.completion.CompletionSession(iter([opening, turn]), metadata=metadata)
+        async for response in call:
+            if response.event.HasField("finished"):
+                counts.append(response.event.finished.usage.cached_token_count)
+        return counts
+
+    async def scenario() -> None:
+        lines = (line("alice", "complete"), line("bob", "complete", "other"))
+        async with guarded(tmp_path, *lines) as running:
+            # 32 of 40 tokens fill blocks: the second time alice asks they are there.
+            assert await cached_counts(running, SECRET) == [0, 32]
+            assert await cached_counts(running, "other") == [0, 32]
+            assert await cached_counts(running, SECRET) == [32, 32]
+
+    asyncio.run(scenario())
+
+
 def test_too_many_bad_calls_are_told_to_wait_and_logged_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with guarded(tmp_path, line("alice", "complete")) as running:
