@@ -66,15 +66,21 @@ class Choice:
     """One answer as it grows; reads the events of its sequence."""
 
     def __init__(
-        self, request: WholeRequest, sequence: int, text: ChoiceText, pending: PendingDelta
+        self,
+        request: WholeRequest,
+        sequence: int,
+        text: ChoiceText,
+        pending: PendingDelta,
+        token_count: int = 0,
     ) -> None:
+        """`token_count` of its ids are with the reader already."""
         self._request = request
         self._sequence = sequence
         self._text = text
         self.pending = pending
         self.end: ChoiceEnd | None = None
         self.is_end_told = False
-        self.token_count = 0
+        self.token_count = token_count
 
     def read(self, event: plan.Event) -> None:
         """The next event of the sequence."""
@@ -95,6 +101,13 @@ class Choice:
         if self.end is None:
             self._request.stop(self._sequence)
             self._end(ChoiceEnd(inference_pb2.FINISH_REASON_CANCELLED))
+
+    def end_unrun(self, end: ChoiceEnd, is_told: bool) -> None:
+        """It had ended when its reader was cut off, who may know it."""
+        if is_told:
+            self.end, self.is_end_told = end, True
+        else:
+            self._end(end)
 
     def put_whole(self, message: inference_pb2.Choice) -> None:
         """The answer; for a choice that has ended and of which nothing was taken."""

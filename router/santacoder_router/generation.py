@@ -6,7 +6,7 @@ Finds stop strings, counts and times. Knows no gRPC and no scheduling: it cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf import duration_pb2
@@ -17,14 +17,11 @@ from santacoder_router.core import plan
 from santacoder_router.endings import error_for
 from santacoder_router.faults import Log
 from santacoder_router.metrics import Metrics
-from santacoder_router.pending import PendingDelta
 from santacoder_router.resolution import ResolvedRequest, put_accepted
-from santacoder_router.text.detokenizer import ChoiceText
-from santacoder_router.text.stop_strings import StopStrings
+from santacoder_router.resumption import Beginning, begin_anew
 from santacoder_router.text.tokenizer import Tokenizer
 from santacoder_router.turns import Turns
 
-NO_STOP_STRINGS = StopStrings(())
 REASON_NAMES = {
     number: name.removeprefix("FINISH_REASON_")
     for name, number in inference_pb2.FinishReason.items()
@@ -57,21 +54,16 @@ class Generation:
         sequences: range,
         arrival: float,
         surroundings: Surroundings,
+        beginnings: Sequence[Beginning] | None = None,
     ) -> None:
+        """Begins anew, unless `beginnings` say where each choice goes on."""
         self._resolved = resolved
         self._arrival = arrival
         self._surroundings = surroundings
-        stop = StopStrings(resolved.valid.stop) if resolved.valid.stop else NO_STOP_STRINGS
-        tokenizer = surroundings.tokenizer
-        echo = tokenizer.echo(resolved.valid.prompt) if resolved.valid.echo else ""
+        beginnings = beginnings or begin_anew(resolved, surroundings.tokenizer)
         self.choices = [
-            Choice(
-                self,
-                sequence,
-                ChoiceText(tokenizer, stop),
-                PendingDelta(index, tokenizer, echo),
-            )
-            for index, sequence in enumerate(sequences)
+            Choice(self, sequence, beginning.text, beginning.pending, len(beginning.token_ids))
+            for sequence, beginning in zip(sequences, beginnings, strict=True)
         ]
         self._started_at: float | None = None
         self._first_token_at: float | None = None
@@ -83,6 +75,7 @@ class Generation:
         # Whether a turn to tell of changes has been asked for, or nobody wants to be told.
         self._has_asked = True
         self._is_over = asyncio.Event()
+        self._end_unrun(beginnings)
 
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """Everything that happens, as it happens; what waits for a slow reader is joined.
@@ -114,7 +107,8 @@ class Generation:
         response = inference_pb2.CompleteResponse()
         self._put_accepted(response.accepted)
         for choice in self.choices:
-            choice.put_whole(response.choices.add())
+            if not choice.is_end_told:
+                choice.put_whole(response.choices.add())
         self._put_usage(response.usage)
         self._put_timings(response.timings)
         return response
@@ -158,9 +152,7 @@ class Generation:
     def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
         """A choice has ended."""
         self._surroundings.metrics.choices.labels(REASON_NAMES[reason]).inc()
-        if all(choice.end is not None for choice in self.choices):
-            self._ended_at = self._surroundings.clock()
-            self._is_over.set()
+        self._look_for_end()
         self._change()
 
     def fail(self, error: Exception) -> None:
@@ -173,6 +165,18 @@ class Generation:
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
         self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
+
+    def _end_unrun(self, beginnings: Sequence[Beginning]) -> None:
+        """What had ended when the caller was cut off has nothing to run."""
+        for choice, beginning in zip(self.choices, beginnings, strict=True):
+            if beginning.end is not None:
+                choice.end_unrun(beginning.end, beginning.is_end_told)
+        self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if all(choice.end is not None for choice in self.choices):
+            self._ended_at = self._surroundings.clock()
+            self._is_over.set()
 
     def _change(self) -> None:
         if not self._has_asked:

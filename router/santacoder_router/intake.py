@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router.endings import QUEUE_RETRY_SECONDS
-from santacoder_router.errors import AlreadyExists, Overloaded, Reason, shown
+from santacoder_router.errors import AlreadyExists, Overloaded, Reason, Unsupported, shown
 from santacoder_router.faults import Log
 from santacoder_router.generation import Generation, Surroundings
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve
+from santacoder_router.resumption import Beginning, begin_anew, go_on
 from santacoder_router.serving import Serving
 from santacoder_router.turns import Turns
 from santacoder_router.validation import SessionDefaults, ValidRequest, normalise
@@ -58,14 +60,16 @@ class Intake:
         """Queues a request; the caller must `release` it. Raises RouterError."""
         arrival = self._clock()
         serving = self._lifecycle.admit()
+        _check_model(valid, serving.model_revision)
         self._claim(valid.request_id)
         try:
             prompt = await serving.tokenizer_threads.encode_prompt(valid.prompt)
             resolved = resolve(valid, prompt, serving.limits, serving.tokenizer.sentinels)
+            beginnings = await _beginnings(serving, resolved)
             # The phase may have changed while a thread was tokenizing.
             serving = self._lifecycle.admit()
-            self._check_room(serving, resolved)
-            return self._submit(serving, resolved, arrival, remaining_seconds)
+            self._check_room(serving, resolved, beginnings)
+            return self._submit(serving, resolved, beginnings, arrival, remaining_seconds)
         except BaseException:
             self._running_ids.discard(valid.request_id)
             raise
@@ -84,11 +88,16 @@ class Intake:
             )
         self._running_ids.add(request_id)
 
-    def _check_room(self, serving: Serving, resolved: ResolvedRequest) -> None:
+    def _check_room(
+        self, serving: Serving, resolved: ResolvedRequest, beginnings: list[Beginning]
+    ) -> None:
         scheduler, limits = serving.step_loop.scheduler, serving.limits
-        count = resolved.valid.completion_count
-        request_count = scheduler.queued_request_count + count
-        token_count = scheduler.queued_token_count + count * len(resolved.prompt_ids)
+        prompt_length = len(resolved.prompt_ids)
+        new = [prompt_length + len(run.token_ids) for run in beginnings if run.end is None]
+        if not new:
+            return
+        request_count = scheduler.queued_request_count + len(new)
+        token_count = scheduler.queued_token_count + sum(new)
         for reason, got, allowed, unit in (
             (Reason.QUEUE_FULL, request_count, limits.queued_request_count, "sequences"),
             (Reason.PREFILL_BACKLOG, token_count, limits.queued_token_count, "tokens"),
@@ -104,6 +113,7 @@ class Intake:
         self,
         serving: Serving,
         resolved: ResolvedRequest,
+        beginnings: list[Beginning],
         arrival: float,
         remaining_seconds: float | None,
     ) -> Generation:
@@ -115,14 +125,19 @@ class Intake:
         sequences = range(first, first + resolved.valid.completion_count)
         self._last_sequence = sequences[-1]
         surroundings = self._surroundings or self._surroundings_of(serving)
-        generation = Generation(resolved, sequences, arrival, surroundings)
+        generation = Generation(resolved, sequences, arrival, surroundings, beginnings)
+        if resolved.valid.resume is not None:
+            self._metrics.resumed_requests.inc()
         for index, choice in enumerate(generation.choices):
+            if choice.end is not None:
+                continue
             request = core_request(
                 resolved,
                 request_id=sequences[index],
                 sample_index=index,
                 arrival=arrival,
                 deadline=deadline,
+                output_ids=beginnings[index].token_ids,
             )
             loop.submit(request, choice)
         return generation
@@ -139,3 +154,24 @@ class Intake:
             log=self._log,
         )
         return self._surroundings
+
+
+def _check_model(valid: ValidRequest, revision: str) -> None:
+    wanted = valid.resume.model_revision if valid.resume is not None else None
+    if wanted is not None and wanted != revision:
+        raise Unsupported(
+            Reason.RESUME_MODEL,
+            f"resume.model_revision: another model is served; got {shown(wanted)};"
+            f" allowed {shown(revision)}",
+        )
+
+
+async def _beginnings(serving: Serving, resolved: ResolvedRequest) -> list[Beginning]:
+    resume = resolved.valid.resume
+    if resume is None:
+        return begin_anew(resolved, serving.tokenizer)
+    description = serving.description
+    ending_ids = frozenset((description.end_of_text_id, *description.sentinel_ids))
+    # Thousands of ids in eight choices take longer than a step.
+    work = partial(go_on, resolved, resume, serving.tokenizer, ending_ids)
+    return await serving.tokenizer_threads.run(work)

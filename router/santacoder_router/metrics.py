@@ -61,6 +61,11 @@ class Metrics:
             "Times that the shard group ended.",
             registry=registry,
         )
+        self.resumed_requests = Counter(
+            "santacoder_router_resumed_requests_total",
+            "Requests that went on where an earlier answer was cut off.",
+            registry=registry,
+        )
         self.plans = Counter(
             "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
         )

@@ -14,17 +14,24 @@ from santacoder_router.text.tokenizer import Tokenizer
 class PendingDelta:
     """What a choice has said since its reader last looked."""
 
-    def __init__(self, index: int, tokenizer: Tokenizer, echo: str) -> None:
+    def __init__(
+        self, index: int, tokenizer: Tokenizer, text: str, received_count: int = 0
+    ) -> None:
+        """Begins with a text; the reader has the first `received_count` characters of all text."""
         self._index = index
         self._tokenizer = tokenizer
-        self._texts = [echo] if echo else []
+        self._received_count = received_count
+        if received_count:
+            text = self._after_received(text)
+        self._texts = [text] if text else []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []
 
     def add(self, piece: Piece) -> None:
         """Joins a piece to what waits."""
-        if piece.text:
-            self._texts.append(piece.text)
+        text = self._after_received(piece.text) if self._received_count else piece.text
+        if text:
+            self._texts.append(text)
         self._token_ids += piece.token_ids
         self._logprobs += piece.logprobs
 
@@ -43,6 +50,11 @@ class PendingDelta:
             for top_id, logprob in logprobs.top:
                 self._put_token(top_id, logprob, position.top.add())
         self._texts, self._token_ids, self._logprobs = [], [], []
+
+    def _after_received(self, text: str) -> str:
+        count = min(len(text), self._received_count)
+        self._received_count -= count
+        return text[count:]
 
     def _put_token(
         self, token_id: int, logprob: float, message: inference_pb2.TokenLogprob

@@ -61,8 +61,12 @@ def core_request(
     sample_index: int,
     arrival: float,
     deadline: float | None,
+    output_ids: tuple[int, ...] = (),
 ) -> plan.Request:
-    """One of the request's choices as the scheduler takes it. Times are seconds of its clock."""
+    """One of the request's choices as the scheduler takes it. Times are seconds of its clock.
+
+    `output_ids` are what the choice has said already.
+    """
     valid = resolved.valid
     budget = valid.time_budget_seconds
     return plan.Request(
@@ -81,6 +85,7 @@ def core_request(
         deadline=deadline,
         time_budget_end=None if budget is None else arrival + budget,
         cache_key=tenant_key(valid.cache_salt),
+        output_ids=output_ids,
     )
 
 
@@ -105,6 +110,8 @@ def put_accepted(resolved: ResolvedRequest, message: inference_pb2.Accepted) -> 
     message.output.echo = valid.echo
     if valid.logprob_count is not None:
         message.output.logprobs = valid.logprob_count
+    if valid.resume is not None:
+        message.resumed_token_count = valid.resume.token_count
 
 
 def put_sampling(sampling: plan.SamplingParameters, message: inference_pb2.Sampling) -> None:

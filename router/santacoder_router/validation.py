@@ -18,6 +18,7 @@ from santacoder_router.errors import InvalidRequest, Reason, Unsupported, Violat
 from santacoder_router.field_checks import FieldChecks
 from santacoder_router.limits import Limits
 from santacoder_router.prompt_checks import check_prompt
+from santacoder_router.resume_checks import Resume, check_resume
 from santacoder_router.text.prompt import InfillPrompt, Prompt
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -58,6 +59,7 @@ class ValidRequest(NamedTuple):
     priority: Priority
     cache_salt: bytes
     time_budget_seconds: float | None
+    resume: Resume | None = None
 
 
 def normalise(
@@ -78,6 +80,7 @@ def normalise(
     defaults = defaults or SessionDefaults()
     sampling, stopping, output = request.sampling, request.stopping, request.output
     keep_nearest = _keep_nearest(checks, request)
+    completion_count = _completion_count(checks, request, limits)
     valid = ValidRequest(
         request_id=_request_id(checks, request, draw_request_id),
         prompt=check_prompt(checks, request, limits, keep_nearest),
@@ -91,10 +94,11 @@ def normalise(
         ignore_eos=stopping.ignore_eos,
         logprob_count=_logprob_count(checks, output, limits),
         echo=output.echo,
-        completion_count=_completion_count(checks, request, limits),
+        completion_count=completion_count,
         priority=_priority(checks, request, defaults.priority),
         cache_salt=_cache_salt(checks, request, limits, defaults.cache_salt),
         time_budget_seconds=_time_budget_seconds(checks, request, limits),
+        resume=check_resume(checks, request, limits, completion_count),
     )
     checks.raise_if_any()
     _require_support(valid.prompt, limits)

@@ -46,6 +46,10 @@ def completion(prompt: object = "x", **fields: object) -> inference_pb2.Completi
     return request
 
 
+def resumed(token_ids: list[int] | None = None, **fields: Any) -> inference_pb2.ResumedChoice:
+    return inference_pb2.ResumedChoice(token_ids=token_ids, **fields)
+
+
 def _assign(message: Message, path: str, value: Any) -> None:
     *parents, name = path.split(".")
     for parent in parents:
@@ -140,6 +144,27 @@ CASES: list[tuple[int, inference_pb2.CompletionRequest, Reason | None]] = [
     (78, completion(request_id="../a"), Reason.REQUEST_ID),
     (78, completion(request_id="😀"), Reason.REQUEST_ID),
     (78, completion(request_id="é"), Reason.REQUEST_ID),
+    *(
+        (80, completion(resume__choices=choices, **fields), reason)
+        for choices, fields, reason in [
+            ([resumed()], {}, None),
+            ([resumed([5] * 2047)], {}, None),
+            ([resumed([5] * 2048)], {}, Reason.RESUME_TOKENS),
+            ([resumed([-1] * 1_000_000)], {}, Reason.RESUME_TOKENS),
+            ([resumed([5] * 9)], {"stopping__max_new_tokens": 9}, None),
+            ([resumed([5] * 10)], {"stopping__max_new_tokens": 9}, Reason.RESUME_TOKENS),
+            ([resumed([5, -1])], {}, Reason.TOKEN_ID_RANGE),
+            ([resumed([2**63 - 1])], {}, Reason.TOKEN_ID_RANGE),
+            ([resumed([49_157])], {}, Reason.TOKEN_ID_UNASSIGNED),
+            ([resumed(index=1)], {}, Reason.RESUME_CHOICE),
+            ([resumed(index=-1)], {}, Reason.RESUME_CHOICE),
+            ([resumed(), resumed()], {}, Reason.RESUME_CHOICE),
+            ([resumed(), resumed()], {"completion_count": 2}, Reason.RESUME_CHOICE),
+            ([resumed(), resumed(index=1)], {"completion_count": 2}, None),
+            ([resumed()] * 100_000, {"completion_count": 8}, Reason.RESUME_CHOICE),
+            ([resumed(text_byte_count=-1)], {}, Reason.RESUME_TEXT),
+        ]
+    ),
 ]
 
 

@@ -37,7 +37,9 @@ def admit(sequence: Sequence, draft: Draft, group: GroupState) -> Residency | No
     residency.registered_count = reservation.computed_length // group.block_size
     draft.copies += reservation.copies
     if residency.generation == 1:
-        draft.started.append((sequence, reservation.computed_length))
+        # Output of an earlier router may be cached too, and is no prompt.
+        prompt_length = len(sequence.request.prompt_ids)
+        draft.started.append((sequence, min(reservation.computed_length, prompt_length)))
     draft.admits.append(_admit_message(residency))
     return residency
 

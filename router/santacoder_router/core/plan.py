@@ -66,6 +66,8 @@ class Request(NamedTuple):
 
     `deadline` and `time_budget_end` are absolute times: past the first the request fails, past the
     second what it has is its answer. `cache_key` seeds the prefix cache's hashes (tenant and salt).
+    `output_ids` were accepted by another scheduler: the request goes on behind them, as after a
+    preemption, and its maximum and minimum count them.
     """
 
     request_id: int
@@ -81,6 +83,7 @@ class Request(NamedTuple):
     deadline: float | None = None
     time_budget_end: float | None = None
     cache_key: bytes = b""
+    output_ids: tuple[int, ...] = ()
 
 
 class Admit(NamedTuple):

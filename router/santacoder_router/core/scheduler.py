@@ -107,6 +107,8 @@ class Scheduler:
         token_count = len(request.prompt_ids) + request.max_new_tokens
         if not request.prompt_ids or request.max_new_tokens < 1:
             raise ValueError("request: needs a prompt and room for one new token")
+        if len(request.output_ids) >= request.max_new_tokens:
+            raise ValueError("request: has all its new tokens already")
         if token_count > self.max_request_tokens:
             limit = self.max_request_tokens
             raise ValueError(f"request: too many tokens; got {token_count}; allowed 2 to {limit}")
@@ -114,7 +116,7 @@ class Scheduler:
         order = (self._rank(request, now), self._arrival_count)
         key = request.cache_key
         root = root_prefix(self._cache_seed, key) if key else self._common_root
-        sequence = Sequence(request, order, [root])
+        sequence = Sequence(request, order, [root], list(request.output_ids))
         self._live[request.request_id] = sequence
         self._waiting.add(sequence)
         self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))

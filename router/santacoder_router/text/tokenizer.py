@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import tokenizers
 
 from santacoder_router.errors import Overloaded, Reason, shown
 from santacoder_router.text.fim import Sentinels
 from santacoder_router.text.prompt import InfillPrompt, Prompt, PromptIds, TextPrompt, TokenPrompt
+
+Result = TypeVar("Result")
 
 END_OF_TEXT = "<|endoftext|>"
 FIM_FAMILIES = (
@@ -104,10 +107,14 @@ class TokenizerThreads:
         """
         if sum(map(len, texts)) <= INLINE_CHARACTER_COUNT:
             return self._tokenizer.encode(*texts)
-        work = self._threads.submit(self._tokenizer.encode, *texts)
+        return await self.run(partial(self._tokenizer.encode, *texts))
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """What some other work with texts gives; raises Overloaded as `encode` does."""
+        running = self._threads.submit(work)
         try:
             async with asyncio.timeout(self._budget_seconds):
-                return await asyncio.wrap_future(work)
+                return await asyncio.wrap_future(running)
         except TimeoutError:
             raise Overloaded(
                 Reason.TOKENIZER_BUDGET,
