@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -16,6 +17,14 @@ class Pair:
 
     certificate: Path
     key: Path
+
+    @property
+    def expiry(self) -> datetime:
+        """When it ends, as openssl says."""
+        words = ("openssl", "x509", "-noout", "-enddate", "-in", str(self.certificate))
+        said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+        time = datetime.strptime(said.strip(), "notAfter=%b %d %H:%M:%S %Y GMT")
+        return time.replace(tzinfo=UTC)
 
 
 class Authority:

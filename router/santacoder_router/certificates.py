@@ -8,11 +8,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
 
+from santacoder_router.certificate_expiry import expiry_of
 from santacoder_router.faults import Log
 from santacoder_router.reloading import Reloaded, UnusableFile, read_file
 
@@ -47,7 +49,9 @@ class Pem:
         return "Pem(...)"
 
 
-def server_credentials(files: CertificateFiles, log: Log) -> grpc.ServerCredentials:
+def server_credentials(
+    files: CertificateFiles, note_expiry: Callable[[datetime], None], log: Log
+) -> grpc.ServerCredentials:
     """For the public port; every new connection gets the files as they are then.
 
     Raises UnusableFile, but later on only logs it and goes on with the last that were good.
@@ -55,6 +59,9 @@ def server_credentials(files: CertificateFiles, log: Log) -> grpc.ServerCredenti
 
     def read() -> grpc.ServerCertificateConfiguration:
         pem = read_pem(files, SERVER_FLAGS)
+        if expiry := expiry_of(pem.certificate):
+            note_expiry(expiry)
+            log.info("certificate in use", expires=expiry.isoformat())
         return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.ca)
 
     configuration = Reloaded(files.paths, read, log)

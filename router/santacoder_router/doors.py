@@ -35,7 +35,7 @@ def make_doors(
 ) -> Doors:
     """Reads every file that is named; raises UnusableFile."""
     return Doors(
-        server=server_credentials(config.tls, log) if config.tls else None,
+        server=server_credentials(config.tls, metrics.note_expiry, log) if config.tls else None,
         interceptors=_interceptors(config, metrics, clock, log),
         shards=shard_credentials(config.shard_tls, log) if config.shard_tls else lambda: None,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from datetime import datetime
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -24,6 +25,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
+        self._certificate_expiry: Gauge | None = None
         self.requests = Counter(
             "santacoder_router_requests_total",
             "RPCs that ended, by method and gRPC status code.",
@@ -71,6 +73,16 @@ class Metrics:
         )
         self._add_gauges(registry)
         self._add_histograms(registry)
+
+    def note_expiry(self, expiry: datetime) -> None:
+        """When the public port's certificate ends; without TLS the series is not there."""
+        if self._certificate_expiry is None:
+            self._certificate_expiry = Gauge(
+                "santacoder_router_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends.",
+                registry=self.registry,
+            )
+        self._certificate_expiry.set(expiry.timestamp())
 
     def _add_gauges(self, registry: CollectorRegistry) -> None:
         self.running_requests = Gauge(

@@ -34,6 +34,7 @@ from santacoder_router.security_options import SecurityConfig
 
 SECRET = "correct-horse-battery-staple-0123456789"
 DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+EXPIRY = "santacoder_router_certificate_expiry_timestamp_seconds"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 
@@ -130,11 +131,14 @@ def test_certificates_are_replaced_while_it_serves(tmp_path: Path, authority: Au
                 second.key.replace(first.key)
                 # Half done: a key without its certificate changes nothing.
                 assert await is_let_in(running, trusting(authority))
+                expiry = second.expiry
                 second.certificate.replace(first.certificate)
                 assert await is_let_in(running, trusting(next_authority))
                 assert not await is_let_in(running, trusting(authority))
                 # Whoever was connected stays so.
                 await complete()
+            metrics = running.router.metrics
+            assert metrics.registry.get_sample_value(EXPIRY) == expiry.timestamp()
             events = [line["event"] for line in running.log if "file" in line["event"]]
             assert events == ["changed files cannot be used; the old stay", "files reloaded"]
 
