@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from router.running_router import make_log, until
 
+from santacoder_router import doors
 from santacoder_router.certificates import CertificateFiles
 from santacoder_router.config import parse_arguments
+from santacoder_router.security_options import SecurityConfig
 
 LOCAL = ["--shards", "unix:/a"]
 TLS = ["--tls-cert=c", "--tls-key=k"]
@@ -39,6 +44,21 @@ def test_an_open_door_must_be_asked_for_and_is_known_to_be_open() -> None:
 def test_certificates_are_paths() -> None:
     security = parse_arguments([*LOCAL, *TLS, "--tls-client-ca=a"]).security
     assert security.tls == CertificateFiles(Path("c"), Path("k"), Path("a"))
+
+
+def test_that_it_is_open_is_said_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "REMINDER_SECONDS", 0.0)
+    lines: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        await doors.remind(SecurityConfig(), make_log(lines))
+        assert lines == []
+        reminder = asyncio.create_task(doors.remind(SecurityConfig(is_open=True), make_log(lines)))
+        await until(lambda: len(lines) > 2)
+        reminder.cancel()
+
+    asyncio.run(scenario())
+    assert {line["level"] for line in lines} == {"warning"}
 
 
 @pytest.mark.parametrize(

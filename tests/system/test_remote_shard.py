@@ -73,7 +73,7 @@ def tls_flags(prefix: str, own: Pair, ca_flag: str, ca: Path) -> list[str]:
     return [f"{prefix}-cert={own.certificate}", f"{prefix}-key={own.key}", f"{ca_flag}={ca}"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def remote(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteShard]:
     authority = Authority(tmp_path_factory.mktemp("authority"))
     own = authority.issue(SHARD.format(0))
@@ -101,7 +101,6 @@ def test_only_the_router_is_answered_and_only_by_the_rank_it_means(
         assert status_of(channel) is unreachable
 
 
-# The last: a rank serves one stream, and ends with it.
 def test_a_router_serves_with_a_rank_over_tls(remote: RemoteShard) -> None:
     own = remote.authority.issue(ROUTER)
     flags = tls_flags("--shard-tls", own, "--shard-tls-ca", remote.authority.ca)
@@ -111,3 +110,17 @@ def test_a_router_serves_with_a_rank_over_tls(remote: RemoteShard) -> None:
     ):
         done = client.complete(prompt_ids(72, 10), max_new_tokens=8, ignore_eos=True)
         assert len(done.token_ids) == 8
+
+
+def test_the_load_tester_takes_the_router_s_place_with_its_certificate(remote: RemoteShard) -> None:
+    own = remote.authority.issue(ROUTER)
+    flags = tls_flags("--tls", own, "--tls-ca", remote.authority.ca)
+    words = ["run", f"--target=shard:{remote.address}", "--tls", *flags, "--rate=20", "--quiet"]
+    times = ["--duration=1s", "--warm-up=0s", "--cool-down=0s", "--new-tokens=4"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "santacoder_client.loadtest", *words, *times],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def secured(
     token_file = folder / "token"
     token_file.write_text(SECRET + "\n")
     flags = (f"--tls-cert={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}")
-    with serving(model_folder, run_folders, *flags, "--log-level=debug") as service:
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GRPC"}
+    flags = (*flags, "--log-level=debug")
+    with serving(model_folder, run_folders, *flags, environment=environment) as service:
         yield Secured(service, authority.ca, token_file)
 
 
@@ -122,6 +125,22 @@ def test_the_load_tester_loads_an_encrypted_service_with_a_token(secured: Secure
     assert "token: missing" in refused.stderr and "Traceback" not in refused.stderr
 
 
+def test_strangers_at_the_door_leave_no_line_and_are_gone(secured: Secured) -> None:
+    host, port = secured.service.target.split(":")
+    for noise in (
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01" + b"x" * 600,
+        b"PRI",
+    ):
+        with socket.create_connection((host, int(port)), WAIT_SECONDS) as stranger:
+            stranger.sendall(noise)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(4096):
+                pass
+    with secured.client(SECRET) as client:
+        assert client.model().name
+
+
 # The last: what has been called before has been logged by now.
 def test_a_token_shows_nowhere_and_its_callers_name_in_the_log(secured: Secured) -> None:
     service = secured.service
@@ -137,4 +156,6 @@ def test_a_token_shows_nowhere_and_its_callers_name_in_the_log(secured: Secured)
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
     assert digest not in said and "PRIVATE KEY" not in said
     assert "caller=alice" in said
+    # gRPC's own lines name its C++ files.
+    assert ".cc:" not in said
     assert "reason=TOKEN_MISSING" in said
