@@ -69,8 +69,9 @@ def secured(
     token_file.write_text(SECRET + "\n")
     flags = (f"--tls-cert={own.certificate}", f"--tls-key={own.key}", f"--token-file={tokens}")
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GRPC"}
-    flags = (*flags, "--log-level=debug")
-    with serving(model_folder, run_folders, *flags, environment=environment) as service:
+    with serving(
+        model_folder, run_folders, *flags, "--log-level=debug", environment=environment
+    ) as service:
         yield Secured(service, authority.ca, token_file)
 
 
