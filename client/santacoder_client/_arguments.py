@@ -20,7 +20,7 @@ examples:
   git diff | santacoder complete - --temperature 0.8 --seed 7
   santacoder infill --prefix-file before.py --suffix-file after.py --json
   santacoder tokenize 'x = 12'
-  santacoder info --target gpu-host:50051
+  santacoder info --target gpu-host:50051 --tls --token-file my.token
 
 exit status: 0 done, 1 the request failed, 2 wrong usage, 5 no server reached, 130 interrupted
 """

@@ -88,7 +88,11 @@ def test_the_sdk_completes_with_a_token_and_hears_why_not_without(secured: Secur
     async def ask() -> str:
         tls = TLS(ca=secured.ca)
         async with AsyncClient(secured.service.target, tls=tls, token=SECRET) as asynchronous:
-            return (await asynchronous.complete(prompt, max_new_tokens=8, ignore_eos=True)).text
+            async with asynchronous.session() as session:
+                turn = await session.complete(prompt, max_new_tokens=8, ignore_eos=True)
+            whole = await asynchronous.complete(prompt, max_new_tokens=8, ignore_eos=True)
+            assert turn.text == whole.text
+            return whole.text
 
     assert asyncio.run(ask()) == done.text
     for token, kind, reason in (
@@ -98,6 +102,8 @@ def test_the_sdk_completes_with_a_token_and_hears_why_not_without(secured: Secur
     ):
         with secured.client(token) as client, pytest.raises(kind) as caught:
             client.complete(prompt)
+        with secured.client(token) as client, client.session() as session, pytest.raises(kind):
+            session.complete(prompt)
         error: SantaCoderError = caught.value
         assert error.reason == reason and error.request_id
         with secured.client(token) as client:
