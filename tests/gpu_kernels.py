@@ -111,8 +111,8 @@ class Kernels:
 
         is_decode: each row is of a slot of its own; else all are of one, at ascending positions.
         """
+        from santacoder_shard.gpu_attention import TILE_ROWS
         from santacoder_shard.gpu_buffers import StepRows
-        from santacoder_shard.gpu_model import TILE_ROWS
 
         buffers, count = self._buffers, len(query)
         buffers.query[:count] = query
@@ -127,7 +127,7 @@ class Kernels:
             rows.tiles[0, number], rows.tiles[1, number] = first, min(TILE_ROWS, count - first)
         buffers.slots.ended.zero_()
         settle()
-        self._kernels._attend(self._layer, rows, is_decode)
+        self._kernels._attend(self._layer.keys, self._layer.values, rows, is_decode)
         return cast(Tensor, buffers.context[:count].clone())
 
     def cached(self, slot: int, count: int) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ import sys
 import torch
 from engine_driver import prompt_ids, random_model, small_geometry
 
+from santacoder_shard.gpu_attention import SPREAD_ROW_LIMIT, TILE_ROWS
 from santacoder_shard.gpu_buffers import SlotState, StepBuffers, StepRows
-from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, TILE_ROWS, GpuModel
+from santacoder_shard.gpu_model import GpuModel
 from santacoder_shard.inputs import Chunk, build_inputs
 from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,8 @@ def _run(job: Job, rank: int, size: int, folder: Path, timeout_seconds: float) -
     parallel = Parallel.join(rank, size, folder / "rendezvous", timeout_seconds)
     _meet("joined", rank, size, folder)
     torch.save(job(parallel, folder), result_path(folder, rank))
+    # At once, as a rank leaves: gloo's threads do not always survive the interpreter's own end.
+    os._exit(0)
 
 
 def _meet(point: str, rank: int, size: int, folder: Path) -> None:

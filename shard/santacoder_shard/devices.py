@@ -19,19 +19,21 @@ _SIZE_STEP = 32
 
 
 def choose_device(
-    wanted: str, parallel_size: int, geometry: Geometry
+    wanted: str, rank: int, parallel_size: int, geometry: Geometry
 ) -> tuple[torch.device, str | None]:
-    """The device for `--device` (auto, cpu, cuda), and why auto leaves a GPU that is there alone.
+    """The device of a rank for `--device` (auto, cpu, cuda), and why auto passes a GPU over.
 
-    auto is the GPU wherever the kernels can run the model on it. Raises UnusableOption where cuda
-    is wanted and cannot be.
+    auto is the GPU wherever the kernels can run the model on it, for one rank; several ranks have
+    a GPU each where cuda is asked for. Raises UnusableOption where that cannot be.
     """
     cpu = torch.device("cpu")
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return cpu, None
     obstacle = _gpu_obstacle(parallel_size) or _shape_obstacle(geometry)
+    if wanted == "auto" and parallel_size > 1:
+        obstacle = obstacle or "several ranks use GPUs only where --device cuda asks for it"
     if obstacle is None:
-        return torch.device("cuda", torch.cuda.current_device()), None
+        return torch.device("cuda", rank), None
     if wanted == "auto":
         return cpu, obstacle
     raise UnusableOption(f"--device: {obstacle}; got cuda; allowed auto, cpu")
@@ -49,8 +51,8 @@ def _gpu_obstacle(parallel_size: int) -> str | None:
     if not torch.cuda.is_available():
         found = f"{torch.cuda.device_count()} CUDA devices, torch {torch.__version__}"
         return f"no CUDA device here (found {found})"
-    if parallel_size > 1:
-        return f"this version serves one GPU alone (--tp 1); got --tp {parallel_size}"
+    if parallel_size > torch.cuda.device_count():
+        return f"a rank takes a GPU, and there are {torch.cuda.device_count()} for {parallel_size}"
     for module, package in (("triton", "triton"), ("cuda", "cuda-bindings")):
         if importlib.util.find_spec(module) is None:
             return f"the kernels need {package}, which is not installed (pip install {package})"

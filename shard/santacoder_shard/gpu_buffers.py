@@ -86,12 +86,14 @@ class StepBuffers:
         token_count: int,
         dtype: torch.dtype,
         device: torch.device,
+        parallel_size: int = 1,
     ) -> None:
         def empty(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
 
         slot_count = len(slots.tokens)
-        query_size = geometry.head_count * geometry.head_size
+        head_count = geometry.local_head_count(parallel_size)
+        query_size = head_count * geometry.head_size
         split_count = -(-geometry.context_token_count // 64)
         single = torch.float32
         self.slots, self.token_count = slots, token_count
@@ -108,11 +110,20 @@ class StepBuffers:
         self.normal = empty(max(row_limit, slot_count), geometry.embedding_size)
         self.query = empty(row_limit, query_size)
         self.context = empty(row_limit, query_size)
-        self.inner = empty(row_limit, geometry.inner_size)
-        heads = (spread_row_limit, split_count, geometry.head_count)
+        self.inner = empty(row_limit, geometry.inner_size // parallel_size)
+        heads = (spread_row_limit, split_count, head_count)
         self.split_contexts = empty(*heads, geometry.head_size, dtype=single)
         self.split_moments = empty(*heads, 2, dtype=single)
         self.logits = empty(slot_count, geometry.vocabulary_size, dtype=single)
+        # Between ranks: this one's part of a sum, all parts, and so of the logits.
+        is_group = parallel_size > 1
+        self.part = empty(row_limit if is_group else 0, geometry.embedding_size, dtype=single)
+        self.parts = empty(parallel_size * self.part.numel(), dtype=single)
+        local_count = geometry.vocabulary_size // parallel_size
+        self.local_logits = (
+            empty(slot_count, local_count, dtype=single) if is_group else self.logits
+        )
+        self.gathered_logits = empty(self.logits.numel() if is_group else 0, dtype=single)
         parts = -(-token_count // self.choice_block)
         self.options = SlotOptions.empty(slot_count, parts * self.choice_block, device)
         self.best_values = empty(slot_count, parts, dtype=single)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import torch
 
 from santacoder_shard.engine import EngineConfig
+from santacoder_shard.gpu_attention import SPREAD_ROW_LIMIT
 from santacoder_shard.gpu_buffers import SlotState, StepBuffers
 from santacoder_shard.gpu_graphs import StepGraphs
 from santacoder_shard.gpu_logprobs import QueuedReports, ReportRequest, queue_reports
-from santacoder_shard.gpu_model import SPREAD_ROW_LIMIT, GpuModel
+from santacoder_shard.gpu_model import GpuModel
 from santacoder_shard.gpu_outcomes import Emit, PlanOutcomes
 from santacoder_shard.gpu_rows import NOT_SAMPLED, PackedStep, PlannedRow, StepWords, pack_step
 from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
@@ -28,6 +29,7 @@ from santacoder_shard.gpu_transfer import IdRing
 from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.model import SantaCoder
+from santacoder_shard.parallel import Parallel
 from santacoder_shard.slots import PlanError, Slot, SlotTable
 from santacoder_shard.step import Plan, Row, StepOutcome, TokenLogprobs
 
@@ -61,12 +63,21 @@ class GpuEngine:
     """One GPU's state and the model; used by one thread. Compiles, captures and warms up."""
 
     def __init__(
-        self, model: SantaCoder, config: EngineConfig, tokens_per_step: int, device: torch.device
+        self,
+        model: SantaCoder,
+        config: EngineConfig,
+        tokens_per_step: int,
+        device: torch.device,
+        parallel: Parallel | None = None,
     ) -> None:
+        parallel = parallel or Parallel()
+        self._is_alone = parallel.size == 1
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._config = config
         self._context_token_count = model.geometry.context_token_count
-        self._cache = KVCache(model.geometry, 1, config.block_count, model.dtype, device)
+        self._cache = KVCache(
+            model.geometry, parallel.size, config.block_count, model.dtype, device
+        )
         self._slots = SlotTable(
             config.slot_count,
             config.blocks_per_sequence,
@@ -85,6 +96,7 @@ class GpuEngine:
             config.token_count,
             model.dtype,
             device,
+            parallel.size,
         )
         self._uploads = SlotUploads(state)
         self._sampling_uploads = SamplingUploads(self._buffers.options, config.token_count)
@@ -92,7 +104,7 @@ class GpuEngine:
         self._ring = IdRing(config.slot_count, STEPS_AHEAD + 2, self._buffers.out_ids)
         overlap = torch.cuda.get_device_capability(device) >= (9, 0)
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            kernels = GpuModel(model, self._cache, self._buffers, overlap)
+            kernels = GpuModel(model, self._cache, self._buffers, overlap, parallel)
             self._graphs = StepGraphs(kernels, self._buffers, row_limit)
             # Once, so that no request waits for what is compiled and loaded.
             queue_reports(self._buffers, [ReportRequest(sample_place=0, top_count=1)])
@@ -126,7 +138,10 @@ class GpuEngine:
                     self._collect()
                 is_late = bool(deadline) and time.monotonic() >= deadline
                 is_cut = is_late or (plan.interruptible and interrupted())
-                if step == plan.num_steps or is_cut or self._all_ended(planned):
+                # Ranks of a group do not know of each other's haste: they run every step.
+                if step == plan.num_steps or (
+                    self._is_alone and (is_cut or self._all_ended(planned))
+                ):
                     break
                 planned = self._next_step(plan.rows, planned, step)
             self._launched[-1].final = True

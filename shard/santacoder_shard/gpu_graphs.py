@@ -120,7 +120,10 @@ class StepGraphs:
         run(size)
         torch.cuda.current_stream().synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
+        stream = torch.cuda.current_stream()
+        # What other threads do, as NCCL's watchdog, is no part of it and must not spoil it.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, self._pool, stream, capture_error_mode=mode):
             run(size)
         return graph
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy
 from numpy.typing import NDArray
 
+from santacoder_shard.gpu_attention import TILE_ROWS
 from santacoder_shard.gpu_buffers import StepBuffers, StepRows
-from santacoder_shard.gpu_model import TILE_ROWS
 from santacoder_shard.gpu_transfer import pinned
 from santacoder_shard.slots import PlanError, Slot
 from santacoder_shard.step import Row

@@ -56,9 +56,11 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     checkpoint = open_checkpoint(source.path, source.name, source.revision)
     if refusal := checkpoint.geometry.refusal(size):
         raise ParallelSizeError(f"--{refusal}")
-    device, obstacle = choose_device(config.engine.device, size, checkpoint.geometry)
+    device, obstacle = choose_device(config.engine.device, config.rank, size, checkpoint.geometry)
     if obstacle is not None:
         log.warning("the GPU is not used", reason=obstacle)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dtype = choose_dtype(config.engine.dtype, device.type, checkpoint.stored_dtype)
     # A wrong option is refused before the weights are read, but on a GPU they tell what is left.
     engine_config = None
@@ -68,8 +70,10 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     opened_at = time.monotonic()
     model = load_model(checkpoint, config.rank, size, dtype, device)
     read_at = time.monotonic()
+    parallel = _join(config, device)
     if engine_config is None:
-        budget = kv_budget_bytes(device)
+        # Ranks give the router one count of blocks.
+        budget = parallel.least(kv_budget_bytes(device), device)
         engine_config = _engine_config(config.engine, checkpoint, size, dtype, device, budget)
     build = Build(
         model_commit=source.commit,
@@ -77,7 +81,7 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
         numerics_id=numerics_id(model),
         package_version=version("santacoder-serving"),
     )
-    engine = _make_engine(config, model, engine_config, device)
+    engine = _make_engine(config, model, engine_config, device, parallel)
     log.info(
         "model loaded",
         seconds=round(time.monotonic() - started_at, 2),
@@ -100,20 +104,26 @@ def _default_thread_count(size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // size)
 
 
-def _make_engine(
-    config: ShardConfig, model: SantaCoder, engine_config: EngineConfig, device: torch.device
-) -> PlanRunner:
-    if device.type == "cuda":
-        # Here, because a CPU rank needs neither Triton nor a compiler.
-        from santacoder_shard.gpu_engine import GpuEngine
+def _join(config: ShardConfig, device: torch.device) -> Parallel:
+    if config.rendezvous is None:
+        return Parallel()
+    size = config.tensor_parallel_size
+    return Parallel.join(config.rank, size, config.rendezvous, COLLECTIVE_SECONDS, device)
 
-        return GpuEngine(model, engine_config, config.engine.tokens_per_step, device)
-    parallel = Parallel()
-    if config.rendezvous is not None:
-        parallel = Parallel.join(
-            config.rank, config.tensor_parallel_size, config.rendezvous, COLLECTIVE_SECONDS
-        )
-    return Engine(model, parallel, engine_config)
+
+def _make_engine(
+    config: ShardConfig,
+    model: SantaCoder,
+    engine_config: EngineConfig,
+    device: torch.device,
+    parallel: Parallel,
+) -> PlanRunner:
+    if device.type == "cpu":
+        return Engine(model, parallel, engine_config)
+    # Here, because a CPU rank needs neither Triton nor a compiler.
+    from santacoder_shard.gpu_engine import GpuEngine
+
+    return GpuEngine(model, engine_config, config.engine.tokens_per_step, device, parallel)
 
 
 def _find_model(config: ShardConfig) -> ResolvedModel:

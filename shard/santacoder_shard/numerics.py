@@ -38,6 +38,7 @@ def _gpu_numerics_id(model: SantaCoder) -> str:
         f"attention splits of {SPLIT_TOKENS}",
         dtype,
         torch.cuda.get_device_name(model.token_embedding.device),
+        f"{model.parallel_size} ranks",
         f"torch {torch.__version__}",
     )
     return ", ".join(parts)

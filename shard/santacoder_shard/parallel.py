@@ -6,6 +6,7 @@ an element lies, and so on how many rows the tensor has.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,34 @@ class Parallel:
 
     @classmethod
     def join(
-        cls, rank: int, size: int, rendezvous: Path, timeout_seconds: float = 10.0
+        cls,
+        rank: int,
+        size: int,
+        rendezvous: Path,
+        timeout_seconds: float = 10.0,
+        device: torch.device | None = None,
     ) -> Parallel:
         """Wait for the other ranks at the file `rendezvous`: one path, new, and the same for all.
 
         Connections stay on loopback. A collective that outlasts `timeout_seconds`, or whose peer is
-        gone, raises RuntimeError.
+        gone, raises RuntimeError. On a GPU, `device`, ranks meet over NCCL, else over gloo.
         """
         if size == 1:
             return cls()
-        # The group is made by hand: by name, gloo listens on the address of the host's name.
+        timeout = timedelta(seconds=timeout_seconds)
         distributed: Any = torch.distributed
-        gloo = distributed.ProcessGroupGloo
-        options = gloo._Options()
-        options._timeout = timedelta(seconds=timeout_seconds)
-        options._devices = [gloo.create_device(hostname="127.0.0.1")]
         store = distributed.FileStore(str(rendezvous), size)
-        store.set_timeout(timedelta(seconds=timeout_seconds))
-        return cls(rank, size, gloo(store, rank, size, options))
+        store.set_timeout(timeout)
+        if device is not None and device.type == "cuda":
+            return cls(rank, size, _nccl(store, rank, size, timeout))
+        return cls(rank, size, _gloo(store, rank, size, timeout))
+
+    def least(self, value: int, device: torch.device) -> int:
+        """The smallest of the ranks' values."""
+        own = torch.tensor([value], dtype=torch.int64, device=device)
+        values = own.new_empty(self.size, 1)
+        self.gather_into(values, own)
+        return int(values.min())
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, as a balanced binary tree in rank order; equal bits on all."""
@@ -54,6 +65,13 @@ class Parallel:
             pairs = [left.add_(right) for left, right in zip(parts[::2], parts[1::2], strict=False)]
             parts = pairs + parts[2 * len(pairs) :]
         return parts[0]
+
+    def gather_into(self, parts: Tensor, part: Tensor) -> None:
+        """Every rank's `part` into `parts` [size, *part], on every rank; NCCL can capture it."""
+        if self._group is None:
+            parts[0].copy_(part)
+            return
+        self._group._allgather_base(parts.flatten(0, 1), part).wait()
 
     def gather_logits(self, logits: Tensor) -> Tensor | None:
         """Every rank's [R, V_local] side by side, [R, V], on rank 0; None elsewhere."""
@@ -68,3 +86,23 @@ class Parallel:
         if self._group is not None:
             self._group.broadcast([tensor]).wait()
         return tensor
+
+
+def _gloo(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    # The group is made by hand: by name, gloo listens on the address of the host's name.
+    gloo: Any = torch.distributed.ProcessGroupGloo
+    options = gloo._Options()
+    options._timeout = timeout
+    options._devices = [gloo.create_device(hostname="127.0.0.1")]
+    return gloo(store, rank, size, options)
+
+
+def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
+    # Ranks are on one host: what they arrange before they use its links stays on loopback.
+    # Multicast over NVLink gains little for exchanges this small, and is not set up everywhere.
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
+    nccl: Any = torch.distributed.ProcessGroupNCCL
+    options = nccl.Options()
+    options._timeout = timeout
+    return nccl(store, rank, size, options)

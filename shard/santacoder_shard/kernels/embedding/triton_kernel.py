@@ -22,14 +22,18 @@ def embed_kernel(
     slot_positions,
     slot_ended,
     tables,  # int32 [slots, table_width]
-    token_embedding,  # [V, SIZE]
+    token_embedding,  # [V, SIZE]: of ids from `first_token` on
     position_embedding,  # [positions, SIZE]
     positions,  # out: int32 [rows]
     places,  # out: int64 [rows], block * 16 + offset
     hidden,  # out: float32 [rows, SIZE]
+    part,  # out: float32 [rows, SIZE], with IS_PART: the token's row if it is here, else zeros
     table_width,
+    first_token,
+    local_token_count,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    IS_PART: tl.constexpr,
 ):
     """A program a row."""
     row = tl.program_id(0)
@@ -51,8 +55,16 @@ def embed_kernel(
     tl.store(places + row, tl.where(is_row, place, -1))
     column = tl.arange(0, BLOCK)
     inside = (column < SIZE) & is_row
-    wide_token = token.to(tl.int64)
-    word = tl.load(token_embedding + wide_token * SIZE + column, mask=inside, other=0.0)
+    local_token = token.to(tl.int64) - first_token
+    is_here = (local_token >= 0) & (local_token < local_token_count)
+    local_token = tl.where(is_here, local_token, 0)
+    word = tl.load(
+        token_embedding + local_token * SIZE + column, mask=inside & is_here, other=0.0
+    ).to(tl.float32)
     place_row = tl.load(position_embedding + position * SIZE + column, mask=inside, other=0.0)
-    value = word.to(tl.float32) + place_row.to(tl.float32)
+    value = place_row.to(tl.float32)
+    if IS_PART:
+        tl.store(part + row * SIZE + column, word, mask=column < SIZE)
+    else:
+        value = word + value
     tl.store(hidden + row * SIZE + column, value, mask=column < SIZE)

@@ -1,0 +1,1 @@
+"""What ranks exchange, added up in rank order."""
