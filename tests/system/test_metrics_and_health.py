@@ -18,6 +18,7 @@ SERIES = {
     "santacoder_router_cached_tokens": "counter",
     "santacoder_router_completion_tokens": "counter",
     "santacoder_router_preemptions": "counter",
+    "santacoder_router_resumed_requests": "counter",
     "santacoder_router_group_failures": "counter",
     "santacoder_router_plans": "counter",
     "santacoder_router_running_requests": "gauge",
