@@ -211,7 +211,7 @@ class Scheduler:
                 events.append(Tokens(request_id, token_ids, row.logprobs[: len(token_ids)]))
             self._register_output(residency, matched_id is not None)
         if row.state in _ENDS:
-            events.append(self._finish(sequence, _ENDS[row.state], matched_id))
+            events.append(self._finish(sequence, _ENDS[row.state], matched_id, has_ended=True))
 
     def _register_output(self, residency: Residency, is_matched: bool) -> None:
         # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
@@ -225,15 +225,18 @@ class Scheduler:
             self._group.pool.forget(prefix)
 
     def _finish(
-        self, sequence: Sequence, reason: FinishReason, matched_id: int | None = None
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        matched_id: int | None = None,
+        has_ended: bool = False,
     ) -> Finished:
         sequence.is_ended = True
         del self._live[sequence.request.request_id]
         if sequence.residency is None:
             self._waiting.remove(sequence)
         else:
-            # The ends that the shards tell of are ends there too.
-            self._group.leave(sequence.residency, has_ended=reason in _ENDS.values())
+            self._group.leave(sequence.residency, has_ended)
         return Finished(sequence.request.request_id, reason, matched_id)
 
 

@@ -6,6 +6,7 @@ Knows requests and events; knows no plans.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 from router.core.simulated_model import (
@@ -17,6 +18,7 @@ from router.core.simulated_model import (
     require,
     sample,
 )
+from router.core.simulated_worlds import Weather, most_request_tokens
 
 from santacoder_router.core.plan import (
     Event,
@@ -29,6 +31,15 @@ from santacoder_router.core.plan import (
     Started,
     Tokens,
 )
+from santacoder_router.core.settings import SchedulerConfig
+
+NATURAL_ENDS = (
+    FinishReason.END_OF_TEXT,
+    FinishReason.STOP_ID,
+    FinishReason.LENGTH,
+    FinishReason.NON_FINITE,
+)
+"""Ends that the shards find themselves."""
 
 _MATCH_REASONS = {
     RowState.END_OF_TEXT: FinishReason.END_OF_TEXT,
@@ -42,19 +53,41 @@ class Client:
 
     request: Request
     arrival: float
+    # When patience in the queue ends.
+    queue_end: float
     options: Options
     digest: bytes
     delivered: list[int] = field(default_factory=list)
     has_started: bool = False
     finished: FinishReason | None = None
 
+    def __post_init__(self) -> None:
+        request = self.request
+        never = (inf, 3, FinishReason.FAILED)
+        ends = [
+            (request.time_budget_end or inf, 0, FinishReason.TIME_BUDGET),
+            (request.deadline or inf, 1, FinishReason.DEADLINE),
+        ]
+        self._end = min([*ends, never])
+        self._end_in_queue = min(self._end, (self.queue_end, 2, FinishReason.QUEUE_TIMEOUT))
+
+    @property
+    def longest_text(self) -> int:
+        """Tokens of the prompt and of the longest answer."""
+        return len(self.request.prompt_ids) + self.request.max_new_tokens
+
+    @property
+    def first_end(self) -> tuple[float, int, FinishReason]:
+        """When its time is up, and with which reason; an answer cut short is better than none."""
+        return self._end if self.has_started else self._end_in_queue
+
     def receive(self, event: Event, now: float, vocabulary_size: int) -> None:
         """Checks one event against what the model says and what the contract allows."""
         require(self.finished is None, "I4 event after the end", event)
         if isinstance(event, Started):
             require(not self.has_started, "I4 started twice", event)
-            is_partial = 0 <= event.cached_token_count < len(self.request.prompt_ids)
-            require(is_partial, "I11 cached more than the prompt", event)
+            is_prompt = 0 <= event.cached_token_count <= len(self.request.prompt_ids)
+            require(is_prompt, "I11 cached more than the prompt", event)
             self.has_started = True
         elif isinstance(event, Tokens):
             self._receive_tokens(event, vocabulary_size)
@@ -74,8 +107,12 @@ class Client:
             expected, state = sample(self.digest, index, self.options, vocabulary_size)
             require(token_id == expected, "I1 I2 I10 wrong id", event, "expected", expected)
             require(state not in _MATCH_REASONS, "I1 an ending id is output", event)
-            self.delivered.append(token_id)
-            self.digest = extend_chain(self.digest, token_id)
+            self.deliver(token_id)
+
+    def deliver(self, token_id: int) -> None:
+        """Has one more id of its answer."""
+        self.delivered.append(token_id)
+        self.digest = extend_chain(self.digest, token_id)
 
     def _check_end(self, event: Finished, now: float, vocabulary_size: int) -> None:
         reason, request = event.reason, self.request
@@ -86,30 +123,35 @@ class Client:
             require(known == expected, "I4 wrong end", event, "expected", expected)
         elif reason is FinishReason.LENGTH:
             require(len(self.delivered) == request.max_new_tokens, "I4 wrong length", event)
-        elif reason is FinishReason.DEADLINE:
-            require(_has_passed(request.deadline, now), "I4 deadline still ahead", event)
-        elif reason is FinishReason.TIME_BUDGET:
-            require(_has_passed(request.time_budget_end, now), "I4 budget left", event)
-        elif reason is FinishReason.QUEUE_TIMEOUT:
-            require(not self.has_started, "I4 queue timeout after the start", event)
+        elif reason in _TIMES:
+            end, _, expected_reason = self.first_end
+            is_due = end <= now and reason is expected_reason
+            require(is_due, "I4 out of time, but which", event, end, expected_reason)
         else:
-            closed = (FinishReason.CANCELLED, FinishReason.NON_FINITE)
+            closed = (FinishReason.CANCELLED, FinishReason.FAILED, FinishReason.NON_FINITE)
             require(reason in closed, "I4 reason out of the list", event)
 
 
 _STATES = {reason: state for state, reason in _MATCH_REASONS.items()}
-
-
-def _has_passed(end: float | None, now: float) -> bool:
-    return end is not None and end <= now
+_TIMES = (FinishReason.TIME_BUDGET, FinishReason.DEADLINE, FinishReason.QUEUE_TIMEOUT)
 
 
 class RequestSource:
     """Draws requests: shared prefixes, salts, classes, options and time limits of all kinds."""
 
-    def __init__(self, random: Random, max_request_tokens: int, vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        random: Random,
+        config: SchedulerConfig,
+        weather: Weather,
+        vocabulary_size: int,
+    ) -> None:
         self._random = random
-        self._max_tokens = min(max_request_tokens, 160)
+        self._weather = weather
+        self._block_size = config.block_size
+        self._limit = most_request_tokens(config)
+        self._max_tokens = min(self._limit, 160)
+        self._queue_wait_seconds = config.queue_wait_seconds
         self._vocabulary_size = vocabulary_size
         self._salts = [b"", b"tenant"][: random.randint(1, 2)]
         self._stems = [self._ids(self._max_tokens) for _ in range(random.randint(1, 3))]
@@ -123,7 +165,9 @@ class RequestSource:
         self._count += 1
         prompt_ids = self._prompt()
         room = self._max_tokens - len(prompt_ids)
-        max_new_tokens = random.randint(1, max(1, min(room, random.choice([1, 8, 40, 160]))))
+        fewest = max(1, min(room, int(self._weather.answer_share * self._max_tokens)))
+        most = min(room, random.choice([1, 8, 40, 160]))
+        max_new_tokens = random.randint(fewest, max(fewest, most))
         request = Request(
             request_id=self._count,
             prompt_ids=prompt_ids,
@@ -137,16 +181,40 @@ class RequestSource:
             logit_bias=tuple(random.choice([(), (), ((5, 1.5),)])),
             logprob_count=random.choice([None, None, 0]),
             priority=random.choice(list(Priority)),
-            deadline=self._time(now, 0.1),
-            time_budget_end=self._time(now, 0.1),
+            deadline=self._time(now),
+            time_budget_end=self._time(now),
             cache_key=random.choice(self._salts),
         )
-        return Client(request, now, request_options(request), _prompt_digest(request))
+        queue_end = now + self._queue_wait_seconds
+        client = Client(request, now, queue_end, request_options(request), _prompt_digest(request))
+        if random.random() < 0.15:
+            self._resume(client, random.randrange(max_new_tokens))
+        return client
+
+    def draw_impossible(self) -> Request:
+        """A request for no token, after no token, for one too many, or with all it wants."""
+        too_many = self._limit + self._random.choice([1, 1, 7])
+        prompt_length, max_new_tokens = self._random.choice(
+            [(0, 1), (1, 0), (too_many - 1, 1), (1, too_many - 1), (too_many, 1)]
+        )
+        request = Request(2**40, (1,) * prompt_length, max_new_tokens)
+        is_complete = self._random.random() < 0.2
+        complete = Request(2**40, (1,), 1, output_ids=(2,))
+        return complete if is_complete else request
 
     def remember(self, client: Client) -> None:
         """A request has ended: its text may begin later prompts."""
         self._answered.append(client.request.prompt_ids + tuple(client.delivered))
         del self._answered[:-4]
+
+    def _resume(self, client: Client, output_count: int) -> None:
+        """The client has output of another router already, and wants what comes behind it."""
+        for index in range(output_count):
+            token_id, state = sample(client.digest, index, client.options, self._vocabulary_size)
+            if state is not RowState.RUNNING:
+                break
+            client.deliver(token_id)
+        client.request = client.request._replace(output_ids=tuple(client.delivered))
 
     def _prompt(self) -> tuple[int, ...]:
         random = self._random
@@ -154,20 +222,20 @@ class RequestSource:
             answered = random.choice(self._answered)
             return (answered + self._ids(random.choice([0, 1, 9])))[: self._max_tokens - 1]
         stem = random.choice(self._stems)
-        length = random.randint(1, random.choice([3, 20, self._max_tokens]))
-        length = min(length, self._max_tokens - 1)
+        most = max(1, int(self._weather.prompt_share * (self._max_tokens - 1)))
+        length = min(most, random.randint(1, random.choice([3, 20, self._max_tokens])))
         if random.random() < 0.4:
-            # Whole blocks of any size from 2 to 16: the case where a prompt is cached to its end.
-            length = max(1, length // 16 * 16)
-            return stem[:length]
+            # Whole blocks: the case where a prompt is cached to its end.
+            return stem[: max(1, length // self._block_size * self._block_size)]
         kept = random.randint(0, length)
         return stem[:kept] + self._ids(length - kept)
 
     def _ids(self, count: int) -> tuple[int, ...]:
         return tuple(self._random.randrange(self._vocabulary_size) for _ in range(count))
 
-    def _time(self, now: float, rate: float) -> float | None:
-        return now + self._random.uniform(0, 2) if self._random.random() < rate else None
+    def _time(self, now: float) -> float | None:
+        is_limited = self._random.random() < self._weather.time_limit_rate
+        return now + self._random.uniform(0, 2) if is_limited else None
 
 
 def _prompt_digest(request: Request) -> bytes:

@@ -1,7 +1,6 @@
 """A shard group that carries plans out as shard.proto says, over a shadow KV cache.
 
-Each position of a block holds the chain digest of the ids it stands for, cache key included, so
-that every read can be checked. Knows the scheduler by its plans only.
+Every read of the cache is checked. Knows the scheduler by its plans only.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from router.core.shadow_cache import ShadowCache
 from router.core.simulated_model import (
     Options,
     admit_options,
@@ -18,9 +18,11 @@ from router.core.simulated_model import (
     require,
     sample,
 )
+from router.core.simulated_results import report
 
 from santacoder_router.core.plan import (
     Admit,
+    Retire,
     Row,
     RowResult,
     RowState,
@@ -31,18 +33,6 @@ from santacoder_router.core.plan import (
 from santacoder_router.core.settings import SchedulerConfig
 
 _IDLE = (RowState.RUNNING, RowState.KV_LIMIT)
-
-
-@dataclass(eq=False)
-class Poison:
-    """What a position holds after a step that went wrong on the device."""
-
-    sequence: int
-    # The first plan made in knowledge of it, once the router knows.
-    known_from_plan: int | None = None
-
-
-Content = bytes | Poison | None
 
 
 @dataclass
@@ -76,13 +66,12 @@ class SimulatedShard:
         self._cache_key = cache_key
         self._random = random
         self.poison_rate = poison_rate
-        self._blocks: list[list[Content]] = [
-            [None] * config.block_size for _ in range(config.block_count)
-        ]
+        self._cache = ShadowCache(config.block_count, config.block_size)
+        # Lives differ in speed, the steps of one life hardly.
+        self._step_seconds = random.choice([0.00005, 0.0002, 0.001])
         self._table_counts = [0] * config.block_count
         self._slots: dict[int, SlotState] = {}
         self._generations: dict[int, int] = {}
-        self._poisons: list[Poison] = []
         self._last_number = 0
 
     @property
@@ -103,25 +92,16 @@ class SimulatedShard:
         while steps < plan.num_steps and self._random.random() >= cut_rate:
             outcomes.append(self._run_step(rows))
             steps += 1
-        return self._results(plan, outcomes)
+        states = [self._slots[row.slot].state for row in plan.rows]
+        return report(plan, outcomes, states, self._step_seconds, self._random)
 
     def learn_of_poison(self, sequence: int, plan_number: int) -> None:
         """The router has been told that `sequence` went wrong; it makes `plan_number` next."""
-        for poison in self._poisons:
-            if poison.sequence == sequence and poison.known_from_plan is None:
-                poison.known_from_plan = plan_number
+        self._cache.learn_of_poison(sequence, plan_number)
 
     def _change_tables(self, plan: StepPlan) -> None:
         for retire in plan.retires:
-            slots = [
-                slot
-                for slot, state in self._slots.items()
-                if (state.admit.sequence, state.admit.generation)
-                == (retire.sequence, retire.generation)
-            ]
-            require(len(slots) == 1, "I14 retire of a pair that is not there", retire)
-            for block in self._slots.pop(slots[0]).table:
-                self._table_counts[block] -= 1
+            self._retire(retire)
         for admit in plan.admits:
             self._admit(admit, plan.number)
         for grant in plan.grants:
@@ -133,6 +113,17 @@ class SimulatedShard:
                 self._table_counts[block] += 1
             table.extend(grant.block_ids)
             require(len(table) <= self._config.blocks_per_sequence, "I15 table too long", grant)
+
+    def _retire(self, retire: Retire) -> None:
+        pair = (retire.sequence, retire.generation)
+        slots = [
+            slot
+            for slot, state in self._slots.items()
+            if (state.admit.sequence, state.admit.generation) == pair
+        ]
+        require(len(slots) == 1, "I14 retire of a pair that is not there", retire)
+        for block in self._slots.pop(slots[0]).table:
+            self._table_counts[block] -= 1
 
     def _admit(self, admit: Admit, plan_number: int) -> None:
         require(0 <= admit.slot < self._config.slot_count, "I15 slot out of range", admit.slot)
@@ -156,15 +147,13 @@ class SimulatedShard:
         )
 
     def _copy_blocks(self, plan: StepPlan) -> None:
-        # All sources are read before any target is written, as one indexed copy on a device would.
-        contents = [list(self._blocks[copy.source]) for copy in plan.copies]
+        sources = [copy.source for copy in plan.copies]
         targets = [copy.target for copy in plan.copies]
-        sources = {copy.source for copy in plan.copies}
         require(len(set(targets)) == len(targets), "I7 two copies into one block", plan.copies)
-        for target, content in zip(targets, contents, strict=True):
+        for target in targets:
             require(target not in sources, "I7 a copy's target is another's source", plan.copies)
             require(self._table_counts[target] == 1, "I7 copy into a shared block", target)
-            self._blocks[target] = content
+        self._cache.copy(sources, targets)
 
     def _check_rows(self, plan: StepPlan) -> None:
         rows = plan.rows
@@ -204,10 +193,10 @@ class SimulatedShard:
         require(row.sample == (end == len(slot.ids)), "I15 samples at the wrong place", row)
         require(end <= row.kv_token_limit, "L4 blocks were not granted ahead", row)
         for position in range(slot.computed, end):
-            block, offset = divmod(position, self._config.block_size)
-            if self._table_counts[slot.table[block]] > 1:
-                self._check_sharers(slot, slot.table[block])
-            self._blocks[slot.table[block]][offset] = slot.digests[position]
+            block = slot.table[position // self._config.block_size]
+            if self._table_counts[block] > 1:
+                self._check_sharers(slot, block)
+            self._cache.write(slot.table, position, slot.digests[position])
 
     def _check_sharers(self, writer: SlotState, block: int) -> None:
         """Others may hold a block that is written in the plan that admits them: they read later."""
@@ -219,40 +208,16 @@ class SimulatedShard:
     def _attend(self, row: Row) -> RowResult:
         slot = self._slots[row.slot]
         start, slot.computed = slot.computed, slot.computed + row.token_count
-        is_poisoned = self._reads_poison(slot)
+        is_poisoned = self._cache.reads_poison(
+            slot.admit.sequence, slot.admitted_by, slot.table, slot.digests[: slot.computed]
+        )
         if is_poisoned or (row.sample and self._random.random() < self.poison_rate):
-            self._spoil(slot, start)
+            self._cache.spoil(slot.admit.sequence, slot.table, start, slot.computed)
             if not row.sample:
                 return RowResult((), RowState.RUNNING)
             slot.state = RowState.NON_FINITE
             return RowResult((), RowState.NON_FINITE)
         return self._sample(slot) if row.sample else RowResult((), RowState.RUNNING)
-
-    def _reads_poison(self, slot: SlotState) -> bool:
-        """Checks every position that the slot attends to."""
-        block_size = self._config.block_size
-        for index in range(-(-slot.computed // block_size)):
-            start = index * block_size
-            count = min(block_size, slot.computed - start)
-            held = self._blocks[slot.table[index]][:count]
-            if held == slot.digests[start : start + count]:
-                continue
-            for position, content in enumerate(held, start):
-                if isinstance(content, Poison):
-                    known = content.known_from_plan
-                    is_new = known is None or slot.admitted_by < known
-                    require(is_new, "I8 hit on a block known to be bad", slot.admit.sequence)
-                    return True
-                where = (slot.admit.sequence, "position", position, "block", slot.table[index])
-                require(content == slot.digests[position], "I7 I8 wrong K and V read", *where)
-        return False
-
-    def _spoil(self, slot: SlotState, start: int) -> None:
-        poison = Poison(slot.admit.sequence)
-        self._poisons.append(poison)
-        for position in range(start, slot.computed):
-            block, offset = divmod(position, self._config.block_size)
-            self._blocks[slot.table[block]][offset] = poison
 
     def _sample(self, slot: SlotState) -> RowResult:
         index = len(slot.ids) - slot.admit.prompt_length
@@ -263,32 +228,3 @@ class SimulatedShard:
         if slot.options.logprob_count is not None:
             logprobs = (TokenLogprobs(-float(token_id), ()),)
         return RowResult((token_id,), slot.state, logprobs)
-
-    def _results(self, plan: StepPlan, outcomes: list[list[RowResult]]) -> list[StepResult]:
-        results: list[StepResult] = []
-        first = 0
-        while first < len(outcomes):
-            count = self._random.randint(1, len(outcomes) - first)
-            part = outcomes[first : first + count]
-            first += count
-            results.append(
-                StepResult(
-                    plan_number=plan.number,
-                    first_step=first - count,
-                    steps_run=count,
-                    final=first == len(outcomes),
-                    rows=tuple(_joined(steps) for steps in zip(*part, strict=True)),
-                    device_seconds=count * self._random.uniform(0.00001, 0.0005),
-                )
-            )
-        return results
-
-
-def _joined(steps: tuple[RowResult, ...]) -> RowResult:
-    """One row's outcome of several steps; masked steps after an end do not hide the end."""
-    run = [step for step in steps if step.state is not RowState.MASKED]
-    return RowResult(
-        tuple(token_id for step in steps for token_id in step.token_ids),
-        run[-1].state if run else RowState.MASKED,
-        tuple(entry for step in steps for entry in step.logprobs),
-    )

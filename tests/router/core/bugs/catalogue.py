@@ -1,0 +1,27 @@
+"""Every seeded bug of the scheduler, in the order of the files that have them."""
+
+from __future__ import annotations
+
+from router.core.bugs.blocks import BLOCKS, GROUP, PREFIX
+from router.core.bugs.planning import ADMISSION, DRAFT, LEASE
+from router.core.bugs.plans import PLANNER
+from router.core.bugs.results import ENDS, REQUESTS, RESULTS
+from router.core.bugs.sequences import POLICY, SEQUENCE, SETTINGS, TIMERS, WAITING
+
+CATALOGUE = [
+    *BLOCKS,
+    *GROUP,
+    *PREFIX,
+    *SEQUENCE,
+    *SETTINGS,
+    *POLICY,
+    *WAITING,
+    *TIMERS,
+    *ADMISSION,
+    *DRAFT,
+    *LEASE,
+    *PLANNER,
+    *REQUESTS,
+    *RESULTS,
+    *ENDS,
+]

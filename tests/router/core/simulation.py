@@ -1,0 +1,249 @@
+"""One simulated world: clients, a scheduler, a shard group, and what is on its way between them.
+
+Everything that happens follows from the seed. Knows no time but its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import blake2b
+from random import Random
+from typing import NamedTuple
+
+from router.core.cache_checks import CacheOrder
+from router.core.plan_checks import PlanCheck
+from router.core.result_checks import expected_events
+from router.core.simulated_clients import Client, RequestSource
+from router.core.simulated_life import VOCABULARY_SIZE, GroupLife
+from router.core.simulated_model import Violation, require
+from router.core.simulated_worlds import draw_world, has_weak_digests, most_request_tokens
+from router.core.simulation_checks import (
+    check_empty,
+    check_state,
+    check_timer_count,
+    check_timers,
+    fingerprint,
+)
+
+from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
+from santacoder_router.core.scheduler import Scheduler
+
+# Fewest a seed.
+NUM_EVENTS = 400
+KEPT_EVENTS = 200
+
+
+class Outcome(NamedTuple):
+    """A seed has held: a digest of all its events, and how much happened."""
+
+    digest: str
+    event_count: int
+    token_count: int
+
+
+class Simulation:
+    """The world of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self.config, self.weather = draw_world(self._random)
+        self._has_weak_digests = has_weak_digests(seed)
+        self._now = 1000.0
+        self._source = RequestSource(self._random, self.config, self.weather, VOCABULARY_SIZE)
+        self.clients: dict[int, Client] = {}
+        self._live: dict[int, Client] = {}
+        # Who ran when a group died and has not been admitted since.
+        self._restored: set[int] = set()
+        self.scheduler = Scheduler(self.config, b"simulated seed")
+        self._cut_rate = self.weather.cut_rate
+        self._life = self._begin_life()
+        self._log: deque[tuple[object, ...]] = deque(maxlen=KEPT_EVENTS)
+        self._digest = blake2b(digest_size=16)
+        self._event_count = 0
+        self._token_count = 0
+
+    def run(self) -> Outcome:
+        """Lives through the seed, then lets everything end."""
+        most_tokens = most_request_tokens(self.config)
+        require(self.scheduler.max_request_tokens == most_tokens, "I5 wrong limit", most_tokens)
+        weather = self.weather
+        actions = {
+            self._arrive: weather.arrive,
+            self._cancel: weather.cancel,
+            self._plan: 6.0,
+            self._execute: weather.execute,
+            self._deliver: weather.deliver,
+            self._die: weather.die,
+            self._misdeliver: weather.misdeliver,
+            self._wake: weather.wake,
+        }
+        names, weights = list(actions), list(actions.values())
+        # What finds nothing to do is no event.
+        while self._event_count < NUM_EVENTS:
+            self._now += self._random.expovariate(100.0)
+            action = self._random.choices(names, weights)[0]
+            action()
+            if action != self._execute:
+                check_state(self.scheduler, self.config)
+        self._drain()
+        return Outcome(self._digest.hexdigest(), self._event_count, self._token_count)
+
+    def story(self) -> str:
+        """The last events, one a line, and the world they happened in."""
+        lines = [" ".join(map(str, entry)) for entry in self._log]
+        return "\n".join([*lines, str(self.config), str(self.weather)])
+
+    def _drain(self) -> None:
+        """No more arrivals and faults: all must end within what the work left can take (L1)."""
+        self._cut_rate = self._life.shard.poison_rate = 0.0
+        work = sum(client.longest_text for client in self._live.values())
+        rounds = 2 * self.config.plans_in_flight * work + 50
+        while self._live or self._life.in_flight_count:
+            rounds -= 1
+            require(rounds > 0, "L1 requests do not end", self.scheduler.stats)
+            self._now += 0.001
+            self._plan()
+            self._execute()
+            self._deliver()
+            check_state(self.scheduler, self.config)
+        self._plan()
+        self._execute()
+        self._deliver()
+        check_empty(self.scheduler, self.config)
+        require(self._life.shard.running_count == 0, "L5 the shard still runs sequences")
+
+    def _begin_life(self) -> GroupLife:
+        return GroupLife(
+            self.config,
+            self.clients,
+            self._random,
+            self.weather.poison_rate,
+            is_cache_exact=not self._has_weak_digests,
+        )
+
+    def _arrive(self) -> None:
+        if self._random.random() < 0.05:
+            self._refuse()
+        client = self._source.draw(self._now)
+        request = client.request
+        self._note("arrive", request)
+        self.clients[request.request_id] = self._live[request.request_id] = client
+        self.scheduler.add(request, self._now)
+        check_timer_count(self.scheduler)
+
+    def _refuse(self) -> None:
+        before = fingerprint(self.scheduler)
+        request = self._source.draw_impossible()
+        self._note("refuse", request)
+        try:
+            self.scheduler.add(request, self._now)
+        except ValueError:
+            require(fingerprint(self.scheduler) == before, "I5 a refused request leaves traces")
+        else:
+            raise Violation(f"I5 an impossible request is accepted: {request}")
+
+    def _cancel(self) -> None:
+        if not self.clients:
+            return
+        among = self._live if self._live and self._random.random() < 0.9 else self.clients
+        request_id = self._random.choice(list(among))
+        was_live = request_id in self._live
+        reason = self._random.choice([FinishReason.CANCELLED, FinishReason.FAILED])
+        self._note("cancel", request_id, reason)
+        order = CacheOrder(self.scheduler)
+        events = self.scheduler.cancel(request_id, self._now, reason)
+        expected = [Finished(request_id, reason)] if was_live else []
+        require(events == expected, "I4 cancel brings one end or nothing", events)
+        order.check_releases()
+        self._receive(events)
+
+    def _wake(self) -> None:
+        """Time goes on to the next deadline, to the moment."""
+        self._now = max(self._now, self.scheduler.next_deadline() or 0.0)
+        self._plan()
+
+    def _plan(self) -> None:
+        """Asks for a plan, and checks what was planned against what the router knows."""
+        is_window_open = self._life.in_flight_count < self.config.plans_in_flight
+        restored = frozenset(self._restored)
+        check = PlanCheck(self.scheduler, self.config, self.clients, restored)
+        order = CacheOrder(self.scheduler)
+        plan, events = self.scheduler.plan(self._now)
+        self._note("plan", plan, events)
+        self._receive([event for event in events if isinstance(event, Finished)])
+        require(plan is None or is_window_open, "I12 plan beyond the window", plan)
+        if is_window_open:
+            check.check(plan, events)
+            self._life.cache.is_exact &= not order.check_evictions(plan)
+        order.check_releases()
+        self._receive([event for event in events if not isinstance(event, Finished)])
+        check_timers(self.scheduler, list(self._live.values()), self._now)
+        if plan is not None:
+            self._send(plan)
+
+    def _send(self, plan: StepPlan) -> None:
+        self._restored.difference_update(admit.sequence for admit in plan.admits)
+        for row in plan.rows:
+            require(row.sequence in self._live, "I18 planned after its end", row.sequence)
+            has_started = self.clients[row.sequence].has_started
+            require(has_started, "I4 planned without a start", row.sequence)
+        self._life.send(plan, self.scheduler)
+
+    def _execute(self) -> None:
+        number = self._life.execute(self._cut_rate)
+        if number is not None:
+            self._note("execute", number)
+
+    def _deliver(self) -> None:
+        result = self._life.take_result()
+        if result is None:
+            return
+        live = self._live_rows()
+        order = CacheOrder(self.scheduler)
+        events = self.scheduler.apply(result, self._now)
+        self._note("deliver", result, events)
+        order.check_releases()
+        expected = expected_events(self._life.next_answered, result, live)
+        require(events == expected, "I1 a result brings other events", events, expected)
+        self._receive(events)
+        self._life.follow_result(result, live)
+
+    def _live_rows(self) -> list[bool]:
+        in_flight = self.scheduler._group.in_flight
+        require(bool(in_flight), "I3 a plan was forgotten")
+        return [row.residency.sequence.residency is row.residency for row in in_flight[0].rows]
+
+    def _die(self) -> None:
+        """The shard group dies: whatever is on its way is lost."""
+        self._note("die")
+        running = self.scheduler._group.running
+        self._restored.update(residency.sequence.request.request_id for residency in running)
+        self._life = self._begin_life()
+        self._receive(self.scheduler.reset(self._now))
+
+    def _misdeliver(self) -> None:
+        """A result comes again, too early or with a row too few: nothing changes (I2, I3)."""
+        results = self._life.out_of_place()
+        if not results:
+            return
+        result = self._random.choice(results)
+        self._note("misdeliver", result)
+        before = fingerprint(self.scheduler)
+        events = self.scheduler.apply(result, self._now)
+        require(events == [], "I2 I3 a result out of place counts", events)
+        require(fingerprint(self.scheduler) == before, "I3 a result out of place changes state")
+
+    def _receive(self, events: list[Event]) -> None:
+        for event in events:
+            client = self.clients[event.request_id]
+            client.receive(event, self._now, VOCABULARY_SIZE)
+            if isinstance(event, Tokens):
+                self._token_count += len(event.token_ids)
+            if client.finished is not None:
+                del self._live[event.request_id]
+                self._source.remember(client)
+
+    def _note(self, *facts: object) -> None:
+        self._event_count += 1
+        self._log.append((round(self._now, 4), *facts))
+        self._digest.update(repr(facts).encode())
