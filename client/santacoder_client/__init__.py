@@ -4,6 +4,7 @@
 from santacoder_client import _grpc_log as _grpc_log
 from santacoder_client._async_session import AsyncSession
 from santacoder_client._options import CompletionOptions
+from santacoder_client._retry import RetryPolicy
 from santacoder_client._session import Session
 from santacoder_client._stream import AsyncCompletionStream, CompletionStream
 from santacoder_client._tls import TLS
@@ -72,6 +73,7 @@ __all__ = [
     "PositionLogprobs",
     "Priority",
     "Prompt",
+    "RetryPolicy",
     "Sampling",
     "SantaCoderError",
     "ServerError",

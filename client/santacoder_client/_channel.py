@@ -60,11 +60,21 @@ def channel_options() -> list[tuple[str, int | str]]:
 
 
 def service_config() -> dict[str, object]:
-    """Retries of UNAVAILABLE alone. gRPC itself retries nothing once an answer has begun."""
+    """Retries of UNAVAILABLE alone, where `_retry.py` has no say: it knows what has come already.
+
+    gRPC itself retries nothing once an answer has begun.
+    """
     return {
         "methodConfig": [
             {
-                "name": [{}],
+                "name": [
+                    {"service": "santacoder.inference.v1.TokenizerService"},
+                    {"service": "santacoder.inference.v1.ModelService"},
+                    {
+                        "service": "santacoder.inference.v1.CompletionService",
+                        "method": "CompletionSession",
+                    },
+                ],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.1s",

@@ -9,6 +9,8 @@ _CAUSES = {
     "Socket closed": "the server closed it; it may want TLS, or a certificate of this client",
 }
 _FAILED = "failed to connect to all addresses"
+_NO_CONNECTION = "no connection: "
+_UNRESOLVED = "DNS resolution failed"
 
 
 def in_plain_words(details: str) -> str:
@@ -17,5 +19,13 @@ def in_plain_words(details: str) -> str:
         return details
     for mark, cause in _CAUSES.items():
         if mark in details:
-            return f"no connection: {cause}"
+            return f"{_NO_CONNECTION}{cause}"
     return details
+
+
+def was_connected(message: str) -> bool:
+    """Whether a call that failed as UNAVAILABLE had a connection; gRPC has one code for both.
+
+    Only how long to try again is made to depend on it: with other words of gRPC's it is longer.
+    """
+    return not message.startswith((_FAILED, _NO_CONNECTION, _UNRESOLVED))

@@ -54,16 +54,14 @@ def events(request: pb.CompletionRequest, answer: Answer) -> Iterator[pb.Complet
     in_force = accepted(request)
     yield pb.CompletionEvent(accepted=in_force)
     choices = range(in_force.completion_count)
-    prompt = _prompt_text(request) if request.output.echo else ""
-    for number, text in enumerate(answer.pieces):
-        for index in choices:
-            delta = _delta(index, text, request.output)
-            delta.text = (prompt if number == 0 else "") + text
-            yield pb.CompletionEvent(delta=delta)
+    for delta in _deltas(request, answer, choices):
+        yield pb.CompletionEvent(delta=delta)
     if answer.failure:
         return
+    told = {choice.index for choice in request.resume.choices if choice.finished}
     for index in choices:
-        yield pb.CompletionEvent(choice_finished=_choice_finished(index, answer))
+        if index not in told:
+            yield pb.CompletionEvent(choice_finished=_choice_finished(index, answer))
     completion_count = len(choices) * sum(map(len, answer.pieces))
     yield pb.CompletionEvent(
         finished=pb.Finished(
@@ -127,6 +125,9 @@ def accepted(request: pb.CompletionRequest) -> pb.Accepted:
     in_force.sampling.MergeFrom(request.sampling)
     in_force.stopping.MergeFrom(request.stopping)
     in_force.output.MergeFrom(request.output)
+    if request.HasField("resume"):
+        resumed = request.resume.choices
+        in_force.resumed_token_count = sum(len(choice.token_ids) for choice in resumed)
     return in_force
 
 
@@ -203,8 +204,27 @@ def _prompt_text(request: pb.CompletionRequest) -> str:
     return request.text or request.infill.prefix + request.infill.suffix
 
 
+def _deltas(
+    request: pb.CompletionRequest, answer: Answer, choices: Iterable[int]
+) -> Iterator[pb.Delta]:
+    """All pieces but those, or the parts of them, that the request has already."""
+    received = {choice.index: len(choice.token_ids) for choice in request.resume.choices}
+    prompt = _prompt_text(request) if request.output.echo else ""
+    echoes = {index: "" if index in received else prompt for index in choices}
+    for text in answer.pieces:
+        for index in choices:
+            count = min(len(text), received.get(index, 0))
+            if count:
+                received[index] -= count
+            if not count or count < len(text):
+                delta = _delta(index, text[count:], request.output)
+                delta.text = echoes[index] + delta.text
+                echoes[index] = ""
+                yield delta
+
+
 def _delta(index: int, text: str, output: pb.Output) -> pb.Delta:
-    delta = pb.Delta(index=index, token_ids=token_ids(text))
+    delta = pb.Delta(index=index, text=text, token_ids=token_ids(text))
     if output.HasField("logprobs"):
         for token_id in delta.token_ids:
             likeliest = [

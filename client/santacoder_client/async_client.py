@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client import _codec
+from santacoder_client import _async_calls, _codec
 from santacoder_client._async_session import AsyncSession
 from santacoder_client._channel import (
     DEFAULT_TARGET,
@@ -18,8 +18,9 @@ from santacoder_client._channel import (
     not_ready,
 )
 from santacoder_client._options import CompletionOptions
+from santacoder_client._retry import DEFAULT_POLICY, Retries, RetryBudget, RetryPolicy
 from santacoder_client._security import Security
-from santacoder_client._stream import AsyncCompletionStream, read
+from santacoder_client._stream import AsyncCompletionStream
 from santacoder_client._tls import TLS, tls_of
 from santacoder_client.errors import DeadlineExceeded, Unavailable, async_rpc_errors
 from santacoder_client.types import Completion, Infill, ModelInfo, Priority, Prompt
@@ -44,6 +45,7 @@ class AsyncClient:
         tls: TLS | bool = False,
         token: str | None = None,
         allow_plain_token: bool = False,
+        retry: RetryPolicy | None = DEFAULT_POLICY,
     ) -> None:
         """Sends nothing yet. Raises ValueError for what cannot be used.
 
@@ -52,8 +54,12 @@ class AsyncClient:
             tls: encrypt; a TLS says with which certificates, True with those gRPC trusts.
             token: says who calls, where the server wants to know.
             allow_plain_token: send the token to another machine without encryption.
+            retry: how long completions wait for a server that is gone, and go on with the next;
+                None means that they fail.
         """
         self._connection = AsyncConnection(Security(target, tls_of(tls), token, allow_plain_token))
+        self._retry = retry
+        self._budget = RetryBudget()
 
     async def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
         """Continues a prompt. See `Client.complete`."""
@@ -131,20 +137,12 @@ class AsyncClient:
 
     async def _complete(self, prompt: Prompt | Infill, options: CompletionOptions) -> Completion:
         completion, timeout_seconds = _codec.encode_call(prompt, options)
-        request = pb.CompleteRequest(completion=completion)
-        with async_rpc_errors():
-            response = await self._connection.stubs().completion.Complete(
-                request, timeout=timeout_seconds
-            )
+        retries = Retries(self._retry, self._budget, timeout_seconds)
+        response = await _async_calls.complete(self._connection, completion, retries)
         return _codec.decode_completion(response)
 
     def _stream(self, prompt: Prompt | Infill, options: CompletionOptions) -> AsyncCompletionStream:
         completion, timeout_seconds = _codec.encode_call(prompt, options)
-        request = pb.StreamCompleteRequest(completion=completion)
-        call = self._connection.stubs().completion.StreamComplete(request, timeout=timeout_seconds)
-
-        async def receive() -> pb.CompletionEvent | None:
-            response = await read(call, pb.StreamCompleteResponse)
-            return response.event if response is not None else None
-
-        return AsyncCompletionStream(receive, call.cancel)
+        retries = Retries(self._retry, self._budget, timeout_seconds)
+        call = _async_calls.AsyncResumingCall(self._connection, completion, retries)
+        return AsyncCompletionStream(call.receive, call.cancel)

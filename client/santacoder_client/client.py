@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client import _codec
+from santacoder_client import _calls, _codec
 from santacoder_client._channel import (
     DEFAULT_TARGET,
     READY_POLL_SECONDS,
@@ -20,6 +20,7 @@ from santacoder_client._channel import (
     not_ready,
 )
 from santacoder_client._options import CompletionOptions
+from santacoder_client._retry import DEFAULT_POLICY, Retries, RetryBudget, RetryPolicy
 from santacoder_client._security import Security
 from santacoder_client._session import Session
 from santacoder_client._stream import CompletionStream
@@ -46,6 +47,7 @@ class Client:
         tls: TLS | bool = False,
         token: str | None = None,
         allow_plain_token: bool = False,
+        retry: RetryPolicy | None = DEFAULT_POLICY,
     ) -> None:
         """Sends nothing yet. Raises ValueError for what cannot be used.
 
@@ -54,8 +56,12 @@ class Client:
             tls: encrypt; a TLS says with which certificates, True with those gRPC trusts.
             token: says who calls, where the server wants to know.
             allow_plain_token: send the token to another machine without encryption.
+            retry: how long completions wait for a server that is gone, and go on with the next;
+                None means that they fail.
         """
         self._connection = Connection(Security(target, tls_of(tls), token, allow_plain_token))
+        self._retry = retry
+        self._budget = RetryBudget()
 
     def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
         """Continues a prompt: text, or token ids as `tokenize` gives them.
@@ -154,20 +160,12 @@ class Client:
 
     def _complete(self, prompt: Prompt | Infill, options: CompletionOptions) -> Completion:
         completion, timeout_seconds = _codec.encode_call(prompt, options)
-        request = pb.CompleteRequest(completion=completion)
-        with rpc_errors():
-            response = self._connection.stubs().completion.Complete(
-                request, timeout=timeout_seconds
-            )
+        retries = Retries(self._retry, self._budget, timeout_seconds)
+        response = _calls.complete(self._connection, completion, retries)
         return _codec.decode_completion(response)
 
     def _stream(self, prompt: Prompt | Infill, options: CompletionOptions) -> CompletionStream:
         completion, timeout_seconds = _codec.encode_call(prompt, options)
-        request = pb.StreamCompleteRequest(completion=completion)
-        call = self._connection.stubs().completion.StreamComplete(request, timeout=timeout_seconds)
-
-        def receive() -> pb.CompletionEvent | None:
-            response = next(call, None)
-            return response.event if response is not None else None
-
-        return CompletionStream(receive, call.cancel)
+        retries = Retries(self._retry, self._budget, timeout_seconds)
+        call = _calls.ResumingCall(self._connection, completion, retries)
+        return CompletionStream(call.receive, call.cancel)

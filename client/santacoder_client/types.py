@@ -133,6 +133,8 @@ class Accepted:
     cached_token_count: int
     queue_seconds: float
     model_revision: str
+    resumed_token_count: int | None = None
+    """Ids that the request brought of an answer that had been cut off; None for a new answer."""
 
 
 @dataclass(frozen=True, slots=True)

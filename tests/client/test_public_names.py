@@ -12,8 +12,9 @@ PUBLIC_NAMES = """
     TLS Accepted AlreadyExists AsyncClient AsyncCompletionStream AsyncSession Cancelled Choice
     Client Completion CompletionOptions CompletionStream DeadlineExceeded FailedPrecondition
     FimOrder FinishReason InvalidRequest Limits ModelInfo Output Overloaded PermissionDenied Piece
-    PositionLogprobs Priority Prompt Sampling SantaCoderError ServerError Session SpecialToken
-    Stopping Timings TokenLogprob TruncatePolicy Unauthenticated Unavailable Usage Violation
+    PositionLogprobs Priority Prompt RetryPolicy Sampling SantaCoderError ServerError Session
+    SpecialToken Stopping Timings TokenLogprob TruncatePolicy Unauthenticated Unavailable Usage
+    Violation
 """.split()
 VERBS = """
     close complete detokenize infill model session stream stream_infill tokenize wait_ready

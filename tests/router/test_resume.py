@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from router.mock_engine import Oracle
 from router.mock_shard import END_OF_TEXT_ID, Behaviour, byte_tokenizer, ids_of
+from router.oracles import WideOracle
 from router.running_router import (
     Running,
     failure_of,
@@ -27,7 +28,7 @@ from santacoder_router.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(byte_tokenizer().to_str().encode())
 # One id a byte: characters of two and three bytes lie across most borders.
-WIDE = Oracle(ids_of("aé☃\n"), END_OF_TEXT_ID, end_every=25)
+WIDE = WideOracle(end_every=25)
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"stopping": pb.Stopping(max_new_tokens=30, ignore_eos=True)},
     "seeded": {
@@ -46,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "stop ids": {
         "sampling": pb.Sampling(temperature=0.5, seed=9),
-        "stopping": pb.Stopping(max_new_tokens=60, stop_token_ids=ids_of("\n"), min_new_tokens=5),
+        "stopping": pb.Stopping(max_new_tokens=60, stop_token_ids=ids_of("\n"), min_new_tokens=15),
     },
 }
 
