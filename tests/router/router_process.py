@@ -13,6 +13,8 @@ from pathlib import Path
 
 from router.mock_shard import Behaviour, MockGroup
 
+DRAIN_SECONDS = 0.1
+
 
 @dataclass
 class RouterProcess:
@@ -47,6 +49,7 @@ class RouterProcess:
             f"--shards={','.join(self.group.addresses)}",
             f"--port={self.port}",
             "--log-level=error",
+            f"--drain-seconds={DRAIN_SECONDS}",
             stdout=PIPE,
             stderr=DEVNULL,
         )
@@ -58,10 +61,22 @@ class RouterProcess:
         self.port = int(facts["grpc"].rpartition(":")[2])
 
     async def kill(self) -> None:
-        """SIGKILL. Without their router the shards go too, and others take their places."""
+        """SIGKILL."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
+        await self._replace_group()
+
+    async def drain(self) -> None:
+        """SIGTERM; what runs on for too long is cut off."""
+        assert self.process is not None
+        self.process.terminate()
+        assert await self.process.wait() == 0
+        await self._replace_group()
+
+    async def _replace_group(self) -> None:
+        """Without their router the shards go too, and others take their places."""
+        if self.process is not None:
             await self.process.wait()
         await self.group.stop()
         assert self.group.violations == []

@@ -22,6 +22,12 @@ PROMPT = "def f(x):"
 PROMPT_LENGTH = len(ids_of(PROMPT))
 Answer = Completion | str
 OPTIONS = CompletionOptions(max_new_tokens=200, logprobs=1)
+POINTS = (
+    "before the first token",
+    "within a character",
+    "between the last token and the end",
+    "drained",
+)
 STOPPING = CompletionOptions(
     max_new_tokens=200, temperature=0.5, seed=3, stop=["a\n☃", "éé"], completion_count=2, echo=True
 )
@@ -98,10 +104,10 @@ async def ask_all(running: RouterProcess) -> dict[str, Any]:
     )
 
 
-async def ask_all_and_kill(
-    running: RouterProcess, oracle: HaltingOracle, received_count: int
+async def ask_all_amid_an_end(
+    running: RouterProcess, oracle: HaltingOracle, received_count: int, point: str
 ) -> dict[str, Any]:
-    """Answers; when the router is killed one has so many ids, and the others as it happens."""
+    """Answers; when the router ends one has so many ids, and the others as it happens."""
     behaviour, callers = running.behaviour, Callers(running.target)
     first, *others = callers.all().items()
     tasks = {first[0]: asyncio.create_task(first[1]())}
@@ -117,14 +123,14 @@ async def ask_all_and_kill(
         while await asyncio.to_thread(running.held_request_count) < len(tasks) + 1:
             await asyncio.sleep(0.05)
     assert not tasks["async stream"].done()
-    await running.kill()
+    await (running.drain() if point == "drained" else running.kill())
     oracle.halt_at(None)
     behaviour.hangs, behaviour.step_seconds = False, 0.0
     await running.start()
     return {name: await task for name, task in tasks.items()}
 
 
-@pytest.mark.parametrize("point", ["before the first token", "within a character", "at the end"])
+@pytest.mark.parametrize("point", POINTS)
 def test_whoever_asks_gets_the_undisturbed_answer(tmp_path: Path, point: str) -> None:
     oracle = HaltingOracle(end_every=60)
     behaviour = Behaviour(oracle=oracle, steps_per_lease=1, slot_count=16, block_count=256)
@@ -139,12 +145,13 @@ def test_whoever_asks_gets_the_undisturbed_answer(tmp_path: Path, point: str) ->
             count = {
                 "before the first token": 0,
                 "within a character": middle + 1,
-                "at the end": len(ids),
+                "drained": middle + 1,
+                "between the last token and the end": len(ids),
             }[point]
             assert 0 <= count <= len(ids) < 200
             oracle.halt_at(PROMPT_LENGTH + count)
             behaviour.hangs, behaviour.step_seconds = count == 0, 0.03
-            answers = await ask_all_and_kill(running, oracle, count)
+            answers = await ask_all_amid_an_end(running, oracle, count, point)
             assert {name: said(answer) for name, answer in answers.items()} == {
                 name: said(answer) for name, answer in undisturbed.items()
             }
