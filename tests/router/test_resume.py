@@ -191,50 +191,50 @@ def test_an_answer_goes_on_through_the_death_of_its_group_too(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-def test_what_a_resumed_request_cannot_have_is_refused(tmp_path: Path) -> None:
-    newline = list(ids_of("\n"))
-    stop = pb.Stopping(max_new_tokens=8, stop=["\n"])
-    snowman = list(ids_of("☃"))
-    cases: list[tuple[pb.ResumedChoice, pb.Stopping, str, str]] = [
-        (
-            pb.ResumedChoice(token_ids=[1, *newline, 1, 1]),
-            stop,
-            "RESUME_TOKENS",
-            "resume.choices[0].token_ids: goes on after a stop string; got 4 ids; allowed"
-            " at most 2",
-        ),
-        (
-            pb.ResumedChoice(token_ids=[1, END_OF_TEXT_ID]),
-            stop,
-            "RESUME_TOKENS",
-            "resume.choices[0].token_ids[1]: an id that ends the text; got 256; allowed"
-            " ids before the end",
-        ),
-        (
-            pb.ResumedChoice(token_ids=[65] * 129),
-            pb.Stopping(),
-            "RESUME_TOKENS",
-            "resume.choices[0].token_ids: too many ids; got 129; allowed at most 128, which is"
-            " max_new_tokens",
-        ),
-        (
-            pb.ResumedChoice(token_ids=snowman, text_byte_count=2),
-            pb.Stopping(),
-            "RESUME_TEXT",
-            "resume.choices[0].text_byte_count: ends within a character; got 2; allowed a count"
-            " of whole characters",
-        ),
-        (
-            pb.ResumedChoice(token_ids=snowman, text_byte_count=4),
-            pb.Stopping(),
-            "RESUME_TEXT",
-            "resume.choices[0].text_byte_count: more text than the ids bring; got 4; allowed 0..3",
-        ),
-    ]
+NEWLINE = ids_of("\n")
+STOP = pb.Stopping(max_new_tokens=8, stop=["\n"])
+SNOWMAN = ids_of("☃")
+REFUSALS: list[tuple[pb.ResumedChoice, pb.Stopping, str, str]] = [
+    (
+        pb.ResumedChoice(token_ids=[1, *NEWLINE, 1, 1]),
+        STOP,
+        "RESUME_TOKENS",
+        "resume.choices[0].token_ids: goes on after a stop string; got 4 ids; allowed at most 2",
+    ),
+    (
+        pb.ResumedChoice(token_ids=[1, END_OF_TEXT_ID]),
+        STOP,
+        "RESUME_TOKENS",
+        "resume.choices[0].token_ids[1]: an id that ends the text; got 256; allowed"
+        " ids before the end",
+    ),
+    (
+        pb.ResumedChoice(token_ids=[65] * 129),
+        pb.Stopping(),
+        "RESUME_TOKENS",
+        "resume.choices[0].token_ids: too many ids; got 129; allowed at most 128, which is"
+        " max_new_tokens",
+    ),
+    (
+        pb.ResumedChoice(token_ids=SNOWMAN, text_byte_count=2),
+        pb.Stopping(),
+        "RESUME_TEXT",
+        "resume.choices[0].text_byte_count: ends within a character; got 2; allowed a count"
+        " of whole characters",
+    ),
+    (
+        pb.ResumedChoice(token_ids=SNOWMAN, text_byte_count=4),
+        pb.Stopping(),
+        "RESUME_TEXT",
+        "resume.choices[0].text_byte_count: more text than the ids bring; got 4; allowed 0..3",
+    ),
+]
 
+
+def test_what_a_resumed_request_cannot_have_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path) as running:
-            for choice, stopping, reason, message in cases:
+            for choice, stopping, reason, message in REFUSALS:
                 resume = pb.Resume(choices=[choice])
                 error = await failure_of(running.complete(stopping=stopping, resume=resume))
                 assert (reason_of(error), error.details()) == (reason, message)
