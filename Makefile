@@ -19,7 +19,7 @@ GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate
+.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test: $(VENV)/.dev ## Run every test that needs no GPU
 
 gpu-test: $(GPU_SETUP) ## Run the tests that need a GPU (ARGS=--long for those of minutes, too)
 	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default tests/gpu $(ARGS)
+
+scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
+	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 	$(BIN)/ruff format --check $(LINTED)

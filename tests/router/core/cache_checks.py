@@ -5,6 +5,7 @@ Looks at private parts on purpose. Knows requests, plans and results; knows no d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from router.core.simulated_clients import Client
@@ -13,6 +14,7 @@ from router.core.simulated_model import require
 from santacoder_router.core.plan import Admit, Request, Row, StepPlan
 from santacoder_router.core.prefix import Prefix
 from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.core.sequence import Residency
 
 _Text = tuple[bytes, tuple[int, ...]]
 
@@ -29,12 +31,14 @@ class CacheOrder:
 
     def check_releases(self) -> None:
         """Of a table given back the end is lost first: without its beginning it is not found."""
-        places: dict[int, int] = {}
-        for residency, blocks in self._tables:
-            if residency.sequence.residency is residency:
-                continue
-            places = places or {b: i for i, b in enumerate(self._scheduler._group.pool._cached)}
-            order = [places[block] for block in blocks if block in places]
+        gone = [blocks for residency, blocks in self._tables if _has_left(residency)]
+        if not gone:
+            return
+        places = {block: i for i, block in enumerate(self._scheduler._group.pool._cached)}
+        # A block of two tables goes with the later of them.
+        holders = Counter(block for _, blocks in self._tables for block in blocks)
+        for blocks in gone:
+            order = [places[b] for b in blocks if b in places and holders[b] == 1]
             is_backwards = order == sorted(order, reverse=True)
             require(is_backwards, "I8 a prefix goes before what continues it", blocks)
 
@@ -47,7 +51,7 @@ class CacheOrder:
         }
         if not evicted:
             return False
-        is_quiet = all(residency.sequence.residency is residency for residency, _ in self._tables)
+        is_quiet = not any(_has_left(residency) for residency, _ in self._tables)
         require(pool.free_count == 0 or not is_quiet, "I8 evicted while blocks are free")
         touched = {copy.source for copy in plan.copies} if plan else set()
         touched.update(self._found_for_head())
@@ -63,6 +67,10 @@ class CacheOrder:
         digests = self._scheduler._group.pool._block_by_digest
         prefixes = head.prefixes if head else []
         return [digests[prefix.digest] for prefix in prefixes if prefix.digest in digests]
+
+
+def _has_left(residency: Residency) -> bool:
+    return residency.sequence.residency is not residency
 
 
 class CacheOracle:

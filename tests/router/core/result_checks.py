@@ -61,6 +61,8 @@ class LeaseOracle:
         config = self._config
         row_seconds = len(plan.rows) * config.seconds_per_row
         allowed = max(config.lease_seconds / config.plans_in_flight, row_seconds)
+        cap = scheduler.time_cap_seconds(len(plan.rows))
+        require(cap == config.plans_in_flight * allowed, "I12 wrong time cap", cap, allowed)
         num_steps = plan.num_steps
         if num_steps > 1:
             require(self._fastest > 0, "I12 a lease of unknown time", num_steps)

@@ -108,6 +108,7 @@ class SimulatedShard:
             require(grant.slot in self._slots, "I15 grant to an empty slot", grant)
             table = self._slots[grant.slot].table
             require(grant.first_index == len(table), "I15 gap in a block table", grant)
+            require(len(grant.block_ids) > 0, "I15 a grant of nothing", grant)
             for block in grant.block_ids:
                 require(0 <= block < self._config.block_count, "I15 block outside the pool", block)
                 self._table_counts[block] += 1

@@ -32,9 +32,12 @@ class Weather:
 
 
 def draw_world(random: Random) -> tuple[SchedulerConfig, Weather]:
-    """A world of any kind, or one that preempts a lot."""
+    """A world of any kind, or one that preempts a lot, or one where most give up."""
     config, weather = _draw_config(random), _draw_weather(random)
-    return _pressed(config, weather, random) if random.random() < 0.3 else (config, weather)
+    kind = random.random()
+    if kind < 0.3:
+        return _pressed(config, weather, random)
+    return config, _impatient(weather) if kind < 0.4 else weather
 
 
 def _draw_config(random: Random) -> SchedulerConfig:
@@ -101,6 +104,11 @@ def _pressed(
         deliver=6.0,
     )
     return small, busy
+
+
+def _impatient(weather: Weather) -> Weather:
+    """Many arrive, and nearly as many leave again: what they leave behind piles up, if it can."""
+    return replace(weather, time_limit_rate=0.9, arrive=12.0, cancel=16.0)
 
 
 def most_request_tokens(config: SchedulerConfig) -> int:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 from router.core.cache_checks import CacheOrder
 from router.core.plan_checks import PlanCheck
 from router.core.result_checks import expected_events
-from router.core.simulated_clients import Client, RequestSource
+from router.core.simulated_clients import Client
 from router.core.simulated_life import VOCABULARY_SIZE, GroupLife
 from router.core.simulated_model import Violation, require
+from router.core.simulated_requests import RequestSource
 from router.core.simulated_worlds import draw_world, has_weak_digests, most_request_tokens
 from router.core.simulation_checks import (
     check_empty,
@@ -64,11 +65,12 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Lives through the seed, then lets everything end."""
-        most_tokens = most_request_tokens(self.config)
-        require(self.scheduler.max_request_tokens == most_tokens, "I5 wrong limit", most_tokens)
+        is_right = self.scheduler.max_request_tokens == most_request_tokens(self.config)
+        require(is_right, "I5 wrong limit", self.scheduler.max_request_tokens)
         weather = self.weather
         actions = {
             self._arrive: weather.arrive,
+            self._refuse: 0.1,
             self._cancel: weather.cancel,
             self._plan: 6.0,
             self._execute: weather.execute,
@@ -81,7 +83,7 @@ class Simulation:
         # What finds nothing to do is no event.
         while self._event_count < NUM_EVENTS:
             self._now += self._random.expovariate(100.0)
-            action = self._random.choices(names, weights)[0]
+            (action,) = self._random.choices(names, weights)
             action()
             if action != self._execute:
                 check_state(self.scheduler, self.config)
@@ -90,8 +92,8 @@ class Simulation:
 
     def story(self) -> str:
         """The last events, one a line, and the world they happened in."""
-        lines = [" ".join(map(str, entry)) for entry in self._log]
-        return "\n".join([*lines, str(self.config), str(self.weather)])
+        entries = [*self._log, (self.config, self.weather)]
+        return "\n".join(" ".join(map(str, entry)) for entry in entries)
 
     def _drain(self) -> None:
         """No more arrivals and faults: all must end within what the work left can take (L1)."""
@@ -122,14 +124,13 @@ class Simulation:
         )
 
     def _arrive(self) -> None:
-        if self._random.random() < 0.05:
-            self._refuse()
-        client = self._source.draw(self._now)
-        request = client.request
-        self._note("arrive", request)
-        self.clients[request.request_id] = self._live[request.request_id] = client
-        self.scheduler.add(request, self._now)
-        check_timer_count(self.scheduler)
+        for _ in range(self._random.choice([1, 1, 3])):
+            client = self._source.draw(self._now)
+            request_id = client.request.request_id
+            self.clients[request_id] = self._live[request_id] = client
+            self.scheduler.add(client.request, self._now)
+            self._note("arrive", client.request)
+            check_timer_count(self.scheduler)
 
     def _refuse(self) -> None:
         before = fingerprint(self.scheduler)

@@ -186,6 +186,11 @@ DRAFT = bugs_in(
         "a block is granted again with every plan",
     ),
     (
+        "if residency.granted_count < len(residency.blocks):",
+        "if residency.granted_count <= len(residency.blocks):",
+        "every plan grants every row no block",
+    ),
+    (
         "residency.blocks[first_index:]",
         "residency.blocks[first_index : first_index + 1]",
         "of several new blocks one is granted",

@@ -1,4 +1,4 @@
-"""Seeded bugs of the scheduler itself: arrivals, results, ends and the death of a group."""
+"""Seeded bugs of how requests arrive and of how results are counted."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ REQUESTS = bugs_in(
         "Sequence(request, order, [root], list(request.output_ids))",
         "Sequence(request, order, [root])",
         "output of an earlier router is generated again",
+    ),
+    (
+        "        self._arrival_count += 1\n",
+        "        self._arrival_count -= 1\n",
+        "of those that arrive together the last goes first",
+    ),
+    (
+        "        self._arrival_count += 1\n",
+        "",
+        "those that arrive together cannot be told apart",
+    ),
+    (
+        "self._config.plans_in_flight * self._config.plan_seconds(row_count)",
+        "self._config.plan_seconds(row_count)",
+        "the shards cut a lease while another waits its turn",
     ),
     (
         "root = root_prefix(self._cache_seed, key) if key else self._common_root",
@@ -170,82 +185,12 @@ RESULTS = bugs_in(
     ),
     (
         "token_count - (0 if is_matched else 1)",
+        "token_count + (1 if is_matched else -1)",
+        "an id that ended a text counts as written",
+    ),
+    (
+        "token_count - (0 if is_matched else 1)",
         "token_count - 1",
         "a block that ends with the last id before a stop id is not cached",
-    ),
-)
-
-ENDS = bugs_in(
-    "scheduler.py",
-    (
-        "        self._group = GroupState(self._config)\n        self._step_time = StepTime()\n"
-        "        for residency in running:\n",
-        "        pool = self._group.pool\n        self._group = GroupState(self._config)\n"
-        "        self._group.pool = pool\n        self._step_time = StepTime()\n"
-        "        for residency in running:\n            pool.release(residency.blocks)\n",
-        "the cache of a dead group is believed",
-    ),
-    (
-        "        self._group = GroupState(self._config)\n        self._step_time = StepTime()\n"
-        "        for",
-        "        self._group = GroupState(self._config)\n        for",
-        "a new group is taken to be as fast as the dead one",
-    ),
-    (
-        "            residency.sequence.residency = None\n",
-        "",
-        "a restored sequence still names its dead slot",
-    ),
-    (
-        "            residency.sequence.is_restored = True\n",
-        "",
-        "those that ran when a group died lose their place",
-    ),
-    (
-        "            self._waiting.add(residency.sequence)\n",
-        "            if residency.sequence.output_ids:\n"
-        "                self._waiting.add(residency.sequence)\n",
-        "whoever had no output yet is lost with the group",
-    ),
-    (
-        "    def reset(self, now: float) -> list[Event]:\n",
-        "    def reset(self, now: float) -> list[Event]:\n"
-        "        for lost in self._group.running:\n            lost.sequence.output_ids.clear()\n",
-        "after the death of a group output is generated and delivered again",
-    ),
-    (
-        "        sequence.is_ended = True\n",
-        "",
-        "an ended sequence's timers go off",
-    ),
-    (
-        "        del self._live[sequence.request.request_id]\n",
-        "",
-        "an ended request is kept for ever",
-    ),
-    (
-        "            self._waiting.remove(sequence)\n",
-        "            pass\n",
-        "whoever is cancelled in the queue still runs",
-    ),
-    (
-        "self._group.leave(sequence.residency, has_ended)",
-        "self._group.leave(sequence.residency, True)",
-        "a cancelled sequence runs on until the next plan with rows",
-    ),
-    (
-        "self._group.leave(sequence.residency, has_ended)",
-        "self._group.leave(sequence.residency, reason is not FinishReason.CANCELLED)",
-        "a sequence out of time runs on until the next plan with rows",
-    ),
-    (
-        "self._group.leave(sequence.residency, has_ended)",
-        "self._group.leave(sequence.residency, reason in _ENDS.values())",
-        "a sequence cancelled with a reason that shards give too runs on",
-    ),
-    (
-        "return Finished(sequence.request.request_id, reason, matched_id)",
-        "return Finished(sequence.request.request_id, reason)",
-        "the id that ended a text is not told",
     ),
 )
