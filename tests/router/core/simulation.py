@@ -20,18 +20,16 @@ from router.core.simulated_requests import RequestSource
 from router.core.simulated_worlds import draw_world, has_weak_digests, most_request_tokens
 from router.core.simulation_checks import (
     check_empty,
+    check_line,
     check_state,
     check_timer_count,
-    check_timers,
     fingerprint,
 )
 
 from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
 from santacoder_router.core.scheduler import Scheduler
 
-# Fewest a seed.
-NUM_EVENTS = 400
-KEPT_EVENTS = 200
+NUM_EVENTS, KEPT_EVENTS = 400, 200
 
 
 class Outcome(NamedTuple):
@@ -65,19 +63,18 @@ class Simulation:
 
     def run(self) -> Outcome:
         """Lives through the seed, then lets everything end."""
-        is_right = self.scheduler.max_request_tokens == most_request_tokens(self.config)
-        require(is_right, "I5 wrong limit", self.scheduler.max_request_tokens)
-        weather = self.weather
+        limit = most_request_tokens(self.config)
+        require(self.scheduler.max_request_tokens == limit, "I5 wrong limit", limit)
         actions = {
-            self._arrive: weather.arrive,
+            self._arrive: self.weather.arrive,
             self._refuse: 0.1,
-            self._cancel: weather.cancel,
+            self._cancel: self.weather.cancel,
             self._plan: 6.0,
-            self._execute: weather.execute,
-            self._deliver: weather.deliver,
-            self._die: weather.die,
-            self._misdeliver: weather.misdeliver,
-            self._wake: weather.wake,
+            self._execute: self.weather.execute,
+            self._deliver: self.weather.deliver,
+            self._die: self.weather.die,
+            self._misdeliver: self.weather.misdeliver,
+            self._wake: self.weather.wake,
         }
         names, weights = list(actions), list(actions.values())
         # What finds nothing to do is no event.
@@ -104,15 +101,16 @@ class Simulation:
             rounds -= 1
             require(rounds > 0, "L1 requests do not end", self.scheduler.stats)
             self._now += 0.001
-            self._plan()
-            self._execute()
-            self._deliver()
-            check_state(self.scheduler, self.config)
+            self._go_round()
+        self._go_round()
+        check_empty(self.scheduler, self.config)
+        require(self._life.shard.running_count == 0, "L5 the shard still runs sequences")
+
+    def _go_round(self) -> None:
         self._plan()
         self._execute()
         self._deliver()
-        check_empty(self.scheduler, self.config)
-        require(self._life.shard.running_count == 0, "L5 the shard still runs sequences")
+        check_state(self.scheduler, self.config)
 
     def _begin_life(self) -> GroupLife:
         return GroupLife(
@@ -178,7 +176,7 @@ class Simulation:
             self._life.cache.is_exact &= not order.check_evictions(plan)
         order.check_releases()
         self._receive([event for event in events if not isinstance(event, Finished)])
-        check_timers(self.scheduler, list(self._live.values()), self._now)
+        check_line(self.scheduler, list(self._live.values()), self._now)
         if plan is not None:
             self._send(plan)
 

@@ -21,8 +21,6 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     together += [sequence.request.request_id for sequence in waiting]
     together.sort()
     require(together == sorted(scheduler._live), "I13 live requests have one place each")
-    tokens = sum([sequence.token_count for sequence in waiting])
-    require(tokens == scheduler.queued_token_count, "I12 queued tokens", tokens)
     slot_count = most_sequences(config)
     require(len(running) <= slot_count, "I12 too many running", len(running))
     require(len(group.in_flight) <= config.plans_in_flight, "I12 too many plans in flight")
@@ -43,12 +41,10 @@ def _check_blocks(scheduler: Scheduler, config: SchedulerConfig) -> None:
             holders[block] += 1
     require(holders == pool._holder_counts, "I6 holder counts", holders, pool._holder_counts)
     idle = pool._free + list(pool._cached)
-    idle_count = config.block_count - pool.held_count
-    require(len(idle) == len(set(idle)) == idle_count, "I6 blocks lost or doubled")
+    require(len(idle) == len(set(idle)) == holders.count(0), "I6 blocks lost or doubled")
     require(sum(map(holders.__getitem__, idle)) == 0, "I6 a held block may be taken")
-    stats = scheduler.stats
-    total = stats.free_block_count + stats.cached_block_count + stats.held_block_count
-    require(total == stats.total_block_count == config.block_count, "I6 counts", stats)
+    counted = pool.held_count + len(idle)
+    require(counted == pool.total_count == config.block_count, "I6 counts", counted)
     for residency in scheduler._group.running:
         # Whatever a plan still to come may write has one holder and is not in the cache.
         for block in residency.blocks[residency.planned_computed // config.block_size :]:
@@ -76,8 +72,10 @@ def _check_cache(scheduler: Scheduler) -> None:
     require(named.issuperset(pool._cached), "I6 cached block has no prefix")
 
 
-def check_timers(scheduler: Scheduler, clients: list[Client], now: float) -> None:
-    """After `plan`: nobody's time is up, and the next deadline is the earliest of all (I17, L4)."""
+def check_line(scheduler: Scheduler, clients: list[Client], now: float) -> None:
+    """After `plan`: the queue is counted right, and whose time is up has ended (I12, I17)."""
+    tokens = sum([sequence.token_count for sequence in scheduler._waiting._sequences])
+    require(tokens == scheduler.queued_token_count, "I12 queued tokens", tokens)
     earliest = min([client.first_end[0] for client in clients], default=inf)
     require(earliest > now, "I17 lives on past its time", earliest)
     expected = None if earliest == inf else earliest
@@ -99,6 +97,9 @@ def check_empty(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(len(scheduler._group._free_slots) == most_sequences(config), "L5 slots taken")
     require(not scheduler._group.is_retire_urgent, "L5 retires unsent")
     require(scheduler.next_deadline() is None and len(scheduler._timers) == 0, "L5 timers left")
+    prefixes = [prefix for prefix in scheduler._group.pool._prefixes if prefix is not None]
+    is_whole = all(len(prefix.content) == config.block_size for prefix in prefixes)
+    require(is_whole, "I8 a block in part written is cached")
 
 
 def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:
