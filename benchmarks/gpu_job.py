@@ -94,12 +94,13 @@ class Job:
             slot_count=slot_count,
             block_count=slot_count * self._width,
             blocks_per_sequence=self._width,
+            tokens_per_step=tokens_per_step,
             token_count=TOKEN_COUNT,
             end_of_text_id=TOKEN_COUNT - 5,
             sentinel_ids=(),
         )
         model = random_model(shape, self.device)
-        self.engine = GpuEngine(model, config, tokens_per_step, self.device)
+        self.engine = GpuEngine(model, config, self.device)
         self._sequences: dict[int, _Sequence] = {}
         self._draw = random.Random(1)
         self._plan_number, self._sequence_number = 0, 0
@@ -133,7 +134,7 @@ class Job:
         self._finished = []
         for plan in plans:
             self.engine.run(plan, self._emit, lambda: False)
-        self.engine.drain()
+        self.engine.drain(lambda: False)
         return self._finished
 
     def _admit(self, slot: int, length: int, cached: int, new_token_count: int) -> Admit:

@@ -95,6 +95,7 @@ class EngineDriver:
         blocks_per_sequence: int = 32,
         parallel: Parallel | None = None,
         token_count: int = 120,
+        tokens_per_step: int = 512,
         make_engine: Callable[[SantaCoder, Parallel, EngineConfig], PlanRunner] = Engine,
     ) -> None:
         self.blocks_per_sequence = blocks_per_sequence
@@ -106,6 +107,7 @@ class EngineDriver:
                 slot_count=slot_count,
                 block_count=self.block_count,
                 blocks_per_sequence=blocks_per_sequence,
+                tokens_per_step=tokens_per_step,
                 token_count=token_count,
                 end_of_text_id=END_OF_TEXT_ID,
                 sentinel_ids=(SENTINEL_ID,),
@@ -148,7 +150,7 @@ class EngineDriver:
             on_step(outcome)
 
         self.engine.run(plan, emit, interrupted)
-        self.engine.drain()
+        self.engine.drain(lambda: False)
         self.outcomes += outcomes
         return outcomes
 

@@ -78,14 +78,19 @@ class GpuDriver(EngineDriver):
         is_eager: bool = False,
     ) -> None:
         def make(model: SantaCoder, _: Parallel, config: EngineConfig) -> PlanRunner:
-            self.gpu = _make_engine(model, config, tokens_per_step, is_eager)
+            self.gpu = _make_engine(model, config, is_eager)
             return self.gpu
 
         self.token_count = token_count
         self.watched: Sequence[int] = range(slot_count)
         self.logprobs: dict[int, list[TokenLogprobs]] = {}
         super().__init__(
-            model, slot_count, blocks_per_sequence, token_count=token_count, make_engine=make
+            model,
+            slot_count,
+            blocks_per_sequence,
+            token_count=token_count,
+            tokens_per_step=tokens_per_step,
+            make_engine=make,
         )
 
     def clear(self) -> None:
@@ -118,17 +123,15 @@ class GpuDriver(EngineDriver):
         return logits
 
 
-def _make_engine(
-    model: SantaCoder, config: EngineConfig, tokens_per_step: int, is_eager: bool
-) -> GpuEngine:
+def _make_engine(model: SantaCoder, config: EngineConfig, is_eager: bool) -> GpuEngine:
     # Here, because where there is no GPU there may be no Triton.
     from santacoder_shard.gpu_engine import GpuEngine
     from santacoder_shard.gpu_graphs import StepGraphs
 
     if not is_eager:
-        return GpuEngine(model, config, tokens_per_step, device())
+        return GpuEngine(model, config, device())
     with patch.object(StepGraphs, "_capture", lambda _, run, size: _Eager(run, size)):
-        return GpuEngine(model, config, tokens_per_step, device())
+        return GpuEngine(model, config, device())
 
 
 class _Eager:

@@ -165,8 +165,9 @@ def main() -> None:
             model,
             SLOT_COUNT,
             BLOCKS_PER_SEQUENCE,
+            tokens_per_step=TOKENS_PER_STEP,
             make_engine=lambda model, _parallel, config: GpuEngine(
-                model, config, TOKENS_PER_STEP, torch.device("cpu")
+                model, config, torch.device("cpu")
             ),
         )
         wanted, got = carry_out(cpu), carry_out(gpu)

@@ -44,9 +44,8 @@ def _generate(parallel: Parallel, folder: Path) -> dict[str, Any]:
             len(SAMPLINGS),
             8,
             token_count=checkpoint.token_count,
-            make_engine=lambda model, _parallel, config: GpuEngine(
-                model, config, 64, cpu, parallel
-            ),
+            tokens_per_step=64,
+            make_engine=lambda model, _parallel, config: GpuEngine(model, config, cpu, parallel),
         )
         for slot, sampling in enumerate(SAMPLINGS):
             driver.start(slot, prompt_ids(9 + slot, seed=slot), sampling=sampling)

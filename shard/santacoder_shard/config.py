@@ -22,6 +22,7 @@ from santacoder_shard.certificate_files import FLAGS, CertificateFiles
 MAX_PARALLEL_SIZE = 64
 MAX_RUNNING_LIMIT = 1024
 DEFAULT_MAX_RUNNING = {"cpu": 8, "cuda": 256}
+DEFAULT_TOKENS_PER_STEP = {"cpu": 512, "cuda": 2048}
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -41,8 +42,8 @@ class EngineOptions:
     """The same in tokens."""
     max_running: int | None
     """Sequences at once; by default 8 on a CPU and 256 on a GPU."""
-    tokens_per_step: int
-    """Most tokens a plan may run in a step."""
+    tokens_per_step: int | None
+    """Most tokens a plan may run in a step; by default 512 on a CPU and 2048 on a GPU."""
     thread_count: int | None
     """Threads of one rank; by default the cores divided by the ranks."""
     fim: bool
@@ -156,7 +157,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument("--kv-cache-tokens", type=whole_number(1, 2**32))
     running = whole_number(1, MAX_RUNNING_LIMIT)
     add("--max-running", type=running, help="sequences at once (default 8 on CPU, 256 on GPU)")
-    add("--tokens-per-step", type=whole_number(16, 65536), default=512, help="(default 512)")
+    tokens = whole_number(16, 65536)
+    add("--tokens-per-step", type=tokens, help="most at once (default 512 on CPU, 2048 on GPU)")
     add("--threads", type=whole_number(1, 1024), help="of one rank (default cores / tp)")
     add("--fim", choices=("on", "off"), default="on", help="fill-in-the-middle (default on)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (default info)")

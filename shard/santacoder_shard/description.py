@@ -59,7 +59,7 @@ def describe(
         block_count=engine.block_count,
         slot_count=engine.slot_count,
         blocks_per_sequence=engine.blocks_per_sequence,
-        tokens_per_step=config.engine.tokens_per_step,
+        tokens_per_step=engine.tokens_per_step,
         steps_per_lease=STEPS_PER_LEASE,
         plans_in_flight=PLANS_IN_FLIGHT,
         max_logprobs=MAX_LOGPROBS,

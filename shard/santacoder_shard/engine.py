@@ -31,6 +31,8 @@ class EngineConfig:
     slot_count: int
     block_count: int
     blocks_per_sequence: int
+    tokens_per_step: int
+    """Most tokens of a plan's rows."""
     token_count: int
     end_of_text_id: int
     sentinel_ids: tuple[int, ...]
@@ -103,7 +105,7 @@ class Engine:
                 # Prompts are run in the first step; what follows is the id sampled last.
                 rows = tuple(row._replace(token_count=1) for row in rows)
 
-    def drain(self) -> None:
+    def drain(self, plan_waits: Callable[[], bool]) -> None:
         """Nothing: `run` leaves nothing running."""
 
     @torch.inference_mode()

@@ -35,6 +35,8 @@ from santacoder_shard.step import Plan, Row, StepOutcome, TokenLogprobs
 
 # Enough that the device never waits for the host, few enough that an interrupt takes hold soon.
 STEPS_AHEAD = 3
+# Between two looks whether a step has ended or a plan has come: a twentieth of the shortest step.
+LOOK_SECONDS = 30e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,6 @@ class GpuEngine:
         self,
         model: SantaCoder,
         config: EngineConfig,
-        tokens_per_step: int,
         device: torch.device,
         parallel: Parallel | None = None,
     ) -> None:
@@ -87,7 +88,7 @@ class GpuEngine:
             keeps_tables=False,
         )
         state = SlotState.empty(config.slot_count, config.blocks_per_sequence, device)
-        row_limit = max(tokens_per_step, config.slot_count)
+        row_limit = max(config.tokens_per_step, config.slot_count)
         self._buffers = StepBuffers(
             model.geometry,
             state,
@@ -125,7 +126,8 @@ class GpuEngine:
             self._apply(plan)
             if not plan.rows:
                 self._upload_admitted()
-                self.drain()
+                while self._launched:
+                    self._collect()
                 emit(StepOutcome(plan.number, 0, 0, True, (), 0.0))
                 return
             deadline = plan.time_cap_seconds and time.monotonic() + plan.time_cap_seconds
@@ -146,10 +148,14 @@ class GpuEngine:
                 planned = self._next_step(plan.rows, planned, step)
             self._launched[-1].final = True
 
-    def drain(self) -> None:
-        """Wait for every step launched so far, and emit it."""
-        while self._launched:
-            self._collect()
+    def drain(self, plan_waits: Callable[[], bool]) -> None:
+        """Emit every step launched so far as it ends; leaves the rest once `plan_waits`."""
+        while self._launched and not plan_waits():
+            if self._ring.is_ready(self._launched[0].ring_place):
+                self._collect()
+            else:
+                # Not a wait for the device: a plan that comes must go behind the step that runs.
+                time.sleep(LOOK_SECONDS)
 
     def _apply(self, plan: Plan) -> None:
         if plan.num_steps > 1 and not all(row.sample for row in plan.rows):

@@ -16,7 +16,12 @@ import torch
 
 from santacoder.shard.v1 import shard_pb2
 from santacoder_shard.checkpoint import Checkpoint, open_checkpoint
-from santacoder_shard.config import DEFAULT_MAX_RUNNING, EngineOptions, ShardConfig
+from santacoder_shard.config import (
+    DEFAULT_MAX_RUNNING,
+    DEFAULT_TOKENS_PER_STEP,
+    EngineOptions,
+    ShardConfig,
+)
 from santacoder_shard.description import Build, describe
 from santacoder_shard.devices import choose_device, kv_budget_bytes
 from santacoder_shard.engine import Engine, EngineConfig
@@ -123,7 +128,7 @@ def _make_engine(
     # Here, because a CPU rank needs neither Triton nor a compiler.
     from santacoder_shard.gpu_engine import GpuEngine
 
-    return GpuEngine(model, engine_config, config.engine.tokens_per_step, device, parallel)
+    return GpuEngine(model, engine_config, device, parallel)
 
 
 def _find_model(config: ShardConfig) -> ResolvedModel:
@@ -170,6 +175,7 @@ def _engine_config(
         slot_count=slot_count,
         block_count=block_count,
         blocks_per_sequence=blocks_per_sequence,
+        tokens_per_step=options.tokens_per_step or DEFAULT_TOKENS_PER_STEP[device.type],
         token_count=checkpoint.token_count,
         end_of_text_id=checkpoint.end_of_text_id,
         sentinel_ids=checkpoint.sentinel_ids,

@@ -27,8 +27,8 @@ class PlanRunner(Protocol):
         The last calls may be left to the next plan's `run`, or to `drain`.
         """
 
-    def drain(self) -> None:
-        """Make the calls of `emit` that are left. Called when no further plan waits."""
+    def drain(self, plan_waits: Callable[[], bool]) -> None:
+        """Make the calls of `emit` that are left; or return sooner, once `plan_waits` says so."""
 
 
 class PlanQueueFull(Exception):
@@ -128,15 +128,17 @@ class Worker:
                 lambda outcome: self._emit(plan, outcome),
                 lambda: self._is_interrupted(plan.number),
             )
-            # A plan that waits goes behind what this one has left running.
-            if self._waiting_count == 0:
-                self._runner.drain()
-                if self._unfinished_count:
-                    raise RuntimeError("the engine left a plan without its final outcome")
+            # A plan that waits, or comes meanwhile, goes behind what this one has left running.
+            self._runner.drain(self._has_waiting)
+            if self._unfinished_count and not self._has_waiting():
+                raise RuntimeError("the engine left a plan without its final outcome")
         except Exception as failure:
             self._running = None
             self._stopped.set()
             self._on_failure(plan.number, failure)
+
+    def _has_waiting(self) -> bool:
+        return self._waiting_count > 0
 
     def _emit(self, plan: Plan, outcome: StepOutcome) -> None:
         self._progress_at = self._clock()

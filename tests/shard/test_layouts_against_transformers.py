@@ -70,6 +70,7 @@ def greedy_ids(checkpoint: Checkpoint, prompt: list[int]) -> list[int]:
         slot_count=1,
         block_count=BLOCK_COUNT,
         blocks_per_sequence=BLOCK_COUNT,
+        tokens_per_step=512,
         token_count=checkpoint.token_count,
         end_of_text_id=checkpoint.end_of_text_id,
         sentinel_ids=checkpoint.sentinel_ids,

@@ -34,7 +34,7 @@ class HashEngine:
         self.release = threading.Event()
         self.interrupted = False
 
-    def drain(self) -> None: ...
+    def drain(self, plan_waits: Callable[[], bool]) -> None: ...
 
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         if plan.number == self.fail_at:

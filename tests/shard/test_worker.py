@@ -31,7 +31,7 @@ class Gate:
         self.started = threading.Semaphore(0)
         self.ran: list[tuple[int, int]] = []
 
-    def drain(self) -> None: ...
+    def drain(self, plan_waits: Callable[[], bool]) -> None: ...
 
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.started.release()
@@ -102,7 +102,7 @@ class Counting:
     def __init__(self) -> None:
         self.started = threading.Event()
 
-    def drain(self) -> None: ...
+    def drain(self, plan_waits: Callable[[], bool]) -> None: ...
 
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.started.set()
@@ -136,7 +136,7 @@ class Failing:
     def __init__(self) -> None:
         self.ran: list[int] = []
 
-    def drain(self) -> None: ...
+    def drain(self, plan_waits: Callable[[], bool]) -> None: ...
 
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         self.ran.append(plan.number)
@@ -158,7 +158,7 @@ def test_a_failure_is_reported_with_its_plan_and_nothing_runs_after_it(
 
 
 class Unfinished:
-    def drain(self) -> None: ...
+    def drain(self, plan_waits: Callable[[], bool]) -> None: ...
 
     def run(self, plan: Plan, emit: Emit, interrupted: Callable[[], bool]) -> None:
         emit(outcome(plan.number, final=False))

@@ -13,6 +13,9 @@ from santacoder_router.core.sequence import Residency
 from santacoder_router.core.settings import SchedulerConfig
 from santacoder_router.core.waiting import WaitingQueue
 
+# A backlog of prompts is to be run in about so many steps, whatever they cost running answers.
+BACKLOG_STEP_COUNT = 8
+
 
 def draft_step(config: SchedulerConfig, group: GroupState, waiting: WaitingQueue) -> Draft:
     """One step's rows, with blocks for all their tokens. Who is preempted is back in `waiting`."""
@@ -20,6 +23,8 @@ def draft_step(config: SchedulerConfig, group: GroupState, waiting: WaitingQueue
     _plan_decodes(draft, group)
     for sequence in draft.preempted:
         waiting.add(sequence)
+    if draft.rows:
+        _limit_prompts(draft, config, group, waiting)
     for residency in group.running:
         if residency.prefill_left > 0:
             _plan_chunk(residency, draft, group)
@@ -83,6 +88,16 @@ def _grow(residency: Residency, draft: Draft, group: GroupState) -> bool:
             return False
     residency.blocks += group.pool.take(1)
     return True
+
+
+def _limit_prompts(
+    draft: Draft, config: SchedulerConfig, group: GroupState, waiting: WaitingQueue
+) -> None:
+    """Keep the step short for the answers that go on in it; longer, the more prompts wait."""
+    begun_count = sum(max(0, residency.prefill_left) for residency in group.running)
+    backlog_share = (begun_count + waiting.token_count) // BACKLOG_STEP_COUNT
+    short = config.tokens_beside_answers - len(draft.rows)
+    draft.tokens_left = min(draft.tokens_left, max(short, backlog_share, config.block_size))
 
 
 def _plan_chunk(residency: Residency, draft: Draft, group: GroupState) -> None:

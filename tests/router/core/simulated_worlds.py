@@ -58,6 +58,7 @@ def _draw_config(random: Random) -> SchedulerConfig:
         seconds_per_row=random.choice([0.0, 0.0001, 0.001]),
         queue_wait_seconds=random.choice([0.5, 5.0]),
         aging_seconds=random.choice([0.05, 1.0, 5.0]),
+        tokens_beside_answers=random.choice([1, 16, 512]),
     )
 
 

@@ -96,6 +96,32 @@ def test_decode_rows_come_before_prefill_and_share_the_steps_budget() -> None:
     assert len(plan.admits) == 1
 
 
+def test_beside_answers_a_prompt_runs_in_short_steps() -> None:
+    scheduler = make_scheduler(tokens_beside_answers=16)
+    scheduler.add(make_request(1, range(4)), 0.0)
+    scheduler.apply(answer(planned(scheduler)), 0.0)
+    scheduler.add(make_request(2, range(20, 60)), 0.0)
+    assert [(row.sequence, row.token_count) for row in planned(scheduler).rows] == [(1, 1), (2, 15)]
+
+
+def test_a_backlog_of_prompts_makes_steps_longer_again() -> None:
+    scheduler = make_scheduler(tokens_beside_answers=16, block_count=256, slot_count=16)
+    scheduler.add(make_request(1, range(4)), 0.0)
+    scheduler.apply(answer(planned(scheduler)), 0.0)
+    for number in range(2, 12):
+        scheduler.add(make_request(number, range(100 * number, 100 * number + 32)), 0.0)
+    counts = [row.token_count for row in planned(scheduler).rows]
+    assert counts == [1, 32, 320 // 8 - 32]
+
+
+def test_beside_many_answers_prompts_still_move_on() -> None:
+    scheduler = make_scheduler(tokens_beside_answers=1)
+    scheduler.add(make_request(1, range(4)), 0.0)
+    scheduler.apply(answer(planned(scheduler)), 0.0)
+    scheduler.add(make_request(2, range(20, 40)), 0.0)
+    assert [row.token_count for row in planned(scheduler).rows] == [1, 4]
+
+
 def test_more_slots_than_tokens_in_a_step_are_not_used() -> None:
     scheduler = make_scheduler(tokens_per_step=2, slot_count=8)
     for request_id in (1, 2, 3):
