@@ -138,15 +138,16 @@ class StepLoop:
         with self._fail_stop:
             results = group.take_results()
             events = self._absorb(group, results, now)
-            num_plans = self._send_plans(group, now, events)
+            is_sent = self._send_plan(group, now, events)
         # Only now: shards run while text is made.
         self._deliver(events)
-        if num_plans or results:
+        if is_sent:
+            # Another in the loop's next turn: the shards begin with this one before it is made.
+            asyncio.get_running_loop().call_soon(self.wake)
+        if is_sent or results:
             # Counted when frames and pieces are out: somebody waits for those.
             work_seconds = time.perf_counter() - started
-            asyncio.get_running_loop().call_soon(
-                self._observe, results, now, num_plans, work_seconds
-            )
+            asyncio.get_running_loop().call_soon(self._observe, results, now, is_sent, work_seconds)
 
     def _absorb(self, group: ShardGroup, results: list[Arrived], now: float) -> list[Event]:
         events: list[Event] = []
@@ -159,28 +160,24 @@ class StepLoop:
         return events
 
     def _observe(
-        self, results: list[Arrived], now: float, num_plans: int, work_seconds: float
+        self, results: list[Arrived], now: float, is_sent: bool, work_seconds: float
     ) -> None:
         for result, plan in results:
             if result.steps_run:
                 self._metrics.step.observe(result.device_seconds / result.steps_run)
             if result.final:
                 self._metrics.plan_round_trip.observe(now - plan.sent_at)
-        if num_plans:
-            self._metrics.plan_work.observe(work_seconds / num_plans)
-            self._metrics.plans.inc(num_plans)
+        if is_sent:
+            self._metrics.plan_work.observe(work_seconds)
+            self._metrics.plans.inc()
 
-    def _send_plans(self, group: ShardGroup, now: float, events: list[Event]) -> int:
-        num_plans = 0
-        while True:
-            plan, new_events = self._scheduler.plan(now)
-            events += new_events
-            if plan is None:
-                break
+    def _send_plan(self, group: ShardGroup, now: float, events: list[Event]) -> bool:
+        plan, new_events = self._scheduler.plan(now)
+        events += new_events
+        if plan is not None:
             group.send(plan, self._scheduler.time_cap_seconds(len(plan.rows)))
-            num_plans += 1
         group.interrupt_lease(self._scheduler.queued_request_count > 0)
-        return num_plans
+        return plan is not None
 
     def _expire(self) -> None:
         now = self._clock()

@@ -25,7 +25,7 @@ from santacoder_shard.gpu_outcomes import Emit, PlanOutcomes
 from santacoder_shard.gpu_rows import NOT_SAMPLED, PackedStep, PlannedRow, StepWords, pack_step
 from santacoder_shard.gpu_sampling import SamplingUploads, sampling_of
 from santacoder_shard.gpu_slots import SlotUploads
-from santacoder_shard.gpu_transfer import IdRing
+from santacoder_shard.gpu_transfer import IdRing, PinnedRing
 from santacoder_shard.kernels.sampling.launch import Sampling
 from santacoder_shard.kv_cache import KVCache
 from santacoder_shard.model import SantaCoder
@@ -99,9 +99,10 @@ class GpuEngine:
             device,
             parallel.size,
         )
-        self._uploads = SlotUploads(state)
+        ring = PinnedRing(max(self._buffers.words.numel(), config.blocks_per_sequence))
+        self._uploads = SlotUploads(state, ring)
         self._sampling_uploads = SamplingUploads(self._buffers.options, config.token_count)
-        self._words = StepWords(self._buffers)
+        self._words = StepWords(self._buffers, ring)
         self._ring = IdRing(config.slot_count, STEPS_AHEAD + 2, self._buffers.out_ids)
         overlap = torch.cuda.get_device_capability(device) >= (9, 0)
         with torch.inference_mode(), torch.cuda.stream(self._stream):
@@ -197,7 +198,6 @@ class GpuEngine:
         return self._plan_step([Row(row.slot, 1, True, row.kv_token_limit) for row in rows])
 
     def _launch(self, outcomes: PlanOutcomes, planned: _PlannedStep) -> None:
-        self._words.upload(planned.packed)
         self._replay(planned.packed, planned.sampling)
         reports = queue_reports(self._buffers, planned.requests)
         ring_place = self._ring.next_place()
@@ -211,15 +211,18 @@ class GpuEngine:
         self._admitted = []
 
     def _replay(self, packed: PackedStep, sampling: Sampling) -> None:
+        self._words.upload_rows(packed)
         if packed.is_decode:
             self._upload_admitted()
         if packed.is_decode and packed.is_whole and sampling is Sampling.LIKELIEST:
+            self._words.upload_samples(packed)
             self._graphs.step(packed.size)
             return
         self._graphs.body(packed.size, packed.is_decode)
         # Prompts are named whole: what their slots sample by is wanted behind the layers alone.
         self._upload_admitted()
         if packed.sample_size:
+            self._words.upload_samples(packed)
             self._graphs.head(packed.sample_size)
             self._graphs.choose(packed.sample_size, sampling)
 

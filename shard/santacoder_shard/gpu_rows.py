@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from santacoder_shard.gpu_attention import TILE_ROWS
 from santacoder_shard.gpu_buffers import StepBuffers, StepRows
-from santacoder_shard.gpu_transfer import pinned
+from santacoder_shard.gpu_transfer import PinnedRing
 from santacoder_shard.slots import PlanError, Slot
 from santacoder_shard.step import Row
 
@@ -126,20 +126,22 @@ def _tiles(counts: Sequence[int], ends: Sequence[int]) -> NDArray[numpy.int64]:
 class StepWords:
     """Brings packed steps into the buffers that the graphs read, unless they hold them already."""
 
-    def __init__(self, buffers: StepBuffers) -> None:
-        self._buffers = buffers
+    def __init__(self, buffers: StepBuffers, ring: PinnedRing) -> None:
+        self._buffers, self._ring = buffers, ring
         self._words = numpy.empty(0, dtype=numpy.int32)
         self._sample_rows = numpy.empty(0, dtype=numpy.int32)
 
-    def upload(self, step: PackedStep) -> None:
-        """Queue the copies of whatever differs from the last step."""
+    def upload_rows(self, step: PackedStep) -> None:
+        """What the layers read of a step."""
         words = step.words.reshape(-1)
         if not numpy.array_equal(words, self._words):
-            self._buffers.words[: words.size].copy_(pinned(words), non_blocking=True)
+            self._ring.copy(words, self._buffers.words[: words.size])
             self._words = words
-        if step.sample_size and not numpy.array_equal(step.sample_rows, self._sample_rows):
-            target = self._buffers.sample_rows[: step.sample_size]
-            target.copy_(pinned(step.sample_rows), non_blocking=True)
+
+    def upload_samples(self, step: PackedStep) -> None:
+        """What the head and the choice read of a step that samples."""
+        if not numpy.array_equal(step.sample_rows, self._sample_rows):
+            self._ring.copy(step.sample_rows, self._buffers.sample_rows[: step.sample_size])
             self._sample_rows = step.sample_rows
 
 

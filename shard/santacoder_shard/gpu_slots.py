@@ -9,16 +9,19 @@ import numpy.typing
 import torch
 
 from santacoder_shard.gpu_buffers import END_ID_COUNT, SlotState
-from santacoder_shard.gpu_transfer import to_device
+from santacoder_shard.gpu_transfer import PinnedRing, to_device
 from santacoder_shard.slots import Slot
 from santacoder_shard.step import BlockGrant
 
+# A copy each up to here; more are sent together, with their places.
+FEW_GRANTS = 4
+
 
 class SlotUploads:
-    """Queues what admits and grants need: one copy and one scatter each, however many there are."""
+    """Queues what admits and grants need: a copy or two, however many there are."""
 
-    def __init__(self, state: SlotState) -> None:
-        self._words = state.words
+    def __init__(self, state: SlotState, ring: PinnedRing) -> None:
+        self._words, self._ring, self._table_rows = state.words, ring, state.tables
         self._ended, self._remaining, self._end_ids, self._tables = (
             field.storage_offset()
             for field in (state.ended, state.remaining, state.end_ids, state.tables)
@@ -42,7 +45,11 @@ class SlotUploads:
 
     def grant(self, grants: Sequence[BlockGrant]) -> None:
         """Append blocks to the slots' tables."""
-        if not grants:
+        if len(grants) <= FEW_GRANTS:
+            for grant in grants:
+                stop = grant.first_index + len(grant.block_ids)
+                target = self._table_rows[grant.slot, grant.first_index : stop]
+                self._ring.copy(numpy.array(grant.block_ids, dtype=numpy.int32), target)
             return
         places: list[int] = []
         for grant in grants:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import uvloop
 
 from santacoder_shard.certificates import server_credentials
 from santacoder_shard.config import ShardConfig
@@ -41,6 +42,7 @@ EXIT_CODES: dict[type[Exception], int] = {
 MESSAGE_LIMIT_BYTES = 64 << 20
 # Allocations between two looks for cycles.
 COLLECT_EVERY = 50_000
+SWITCH_SECONDS = 100e-6
 # How long the last frames have to reach the router once the rank is leaving.
 STOP_SECONDS = 1.0
 SERVER_OPTIONS = (
@@ -71,7 +73,8 @@ def serve(config: ShardConfig) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = make_logger(config.engine.log_level)
     try:
-        return asyncio.run(_serve(config, log))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(config, log))
     except tuple(EXIT_CODES) as error:
         _say(f"error: {error}")
         return EXIT_CODES[type(error)]
@@ -124,6 +127,7 @@ async def _load_and_serve(
         socket_file.restrict()
     await server.start()
     settle_memory()
+    share_interpreter()
     log.info("ready", listen=address)
     sys.stdout.write(f"ready listen={address}\n")
     sys.stdout.flush()
@@ -142,6 +146,14 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY)
+
+
+def share_interpreter() -> None:
+    """Let the event loop have the interpreter soon, while the model's thread makes the next step.
+
+    At Python's own 5 ms a step's ids could wait for as long as several steps take.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:

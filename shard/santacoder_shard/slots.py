@@ -99,6 +99,8 @@ class SlotTable:
 
     def retire(self, retires: Sequence[Retire]) -> None:
         """Free the slots of these sequences; a pair that holds none is no error."""
+        if not retires:
+            return
         leaving = {(retire.sequence, retire.generation) for retire in retires}
         for index, slot in enumerate(self._slots):
             if slot and (slot.admit.sequence, slot.admit.generation) in leaving:
@@ -110,10 +112,11 @@ class SlotTable:
         """Put a sequence into its slot, which must be free."""
         if self.get(admit.slot) is not None:
             raise PlanError(f"plan.admits.slot: the slot is taken; got {admit.slot}; allowed free")
-        if not all(0 <= token_id < self._token_count for token_id in admit.token_ids):
+        least, most = min(admit.token_ids, default=0), max(admit.token_ids, default=0)
+        if not 0 <= least <= most < self._token_count:
             raise PlanError(
                 f"plan.admits.token_ids: unknown id in sequence {admit.sequence}; "
-                f"got {max(admit.token_ids)}; allowed 0 to {self._token_count - 1}"
+                f"got {least if least < 0 else most}; allowed 0 to {self._token_count - 1}"
             )
         self._slots[admit.slot] = Slot(
             admit=admit,
