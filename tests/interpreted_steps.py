@@ -41,7 +41,7 @@ class BothModels:
         state.remaining.fill_(1000)
         self.buffers = StepBuffers(geometry, state, 64, SPREAD_ROW_LIMIT, TOKEN_COUNT, dtype, CPU)
         cache = KVCache(geometry, 1, block_count, dtype, CPU)
-        self._model = GpuModel(model, cache, self.buffers, overlap=False)
+        self._model = GpuModel(model, cache, self.buffers, overlap=False, can_describe=True)
 
     def step(self, chunks: list[Chunk], is_decode: bool) -> tuple[float, bool]:
         """The largest error over the spread of the logits, and whether the ids are equal."""

@@ -143,6 +143,8 @@ class Generation:
             self._first_token_at = self._surroundings.clock()
             seconds = self._first_token_at - self._arrival
             self._surroundings.metrics.first_token.observe(seconds)
+            # Somebody waits for this one; of those that follow, a few at a time are as good.
+            self._changed.set()
         self._change()
 
     def stop(self, sequence: int) -> None:

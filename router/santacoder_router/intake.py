@@ -148,7 +148,7 @@ class Intake:
             tokenizer=serving.tokenizer,
             model_revision=serving.model_revision,
             cancel=serving.step_loop.cancel,
-            turns=Turns(),
+            turns=Turns(self._clock),
             clock=self._clock,
             metrics=self._metrics,
             log=self._log,

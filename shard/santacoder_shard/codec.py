@@ -203,7 +203,7 @@ def _rows(message: shard_pb2.Rows) -> tuple[Row, ...]:
 
 
 def _admit(message: shard_pb2.Admit, path: str) -> Admit:
-    token_ids = _ids(message.token_ids, f"{path}.token_ids")
+    token_ids = _words(message.token_ids, f"{path}.token_ids")
     for name, length in (
         ("prompt_length", message.prompt_length),
         ("computed_length", message.computed_length),
@@ -270,8 +270,12 @@ def _check_length(path: str, length: int, expected: int) -> None:
 
 
 def _ids(data: bytes, path: str) -> tuple[int, ...]:
+    return tuple(_words(data, path))
+
+
+def _words(data: bytes, path: str) -> array[int]:
     _check_words(data, path)
-    return tuple(_little_endian(array("I", data)))
+    return _little_endian(array("I", data))
 
 
 def _floats(data: bytes, path: str) -> tuple[float, ...]:

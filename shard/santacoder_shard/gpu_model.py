@@ -54,10 +54,14 @@ class GpuModel:
         buffers: StepBuffers,
         overlap: bool,
         parallel: Parallel | None = None,
+        can_describe: bool | None = None,
     ) -> None:
+        """`overlap` and `can_describe`: what the GPU can do; None: the one as the other."""
         geometry = model.geometry
         self._geometry, self._model, self._buffers = geometry, model, buffers
         self._overlap, self._parallel = overlap, parallel or Parallel()
+        can_describe = overlap if can_describe is None else can_describe
+        self._can_describe = can_describe and model.dtype != torch.float32
         self._exchange = GpuExchange(self._parallel, buffers)
         self._few_rows, self._norm_rows, self._attend = self._choose_kernels(cache)
         self._layers = [
@@ -65,7 +69,7 @@ class GpuModel:
             for layer, (keys, values) in zip(model.layers, cache.layers, strict=True)
         ]
         self._final_norm = self._norm(model.ln_f_weight, model.ln_f_bias)
-        self._head = Product(model.token_embedding, None, overlap=overlap, few_rows=self._few_rows)
+        self._head = self._product(model.token_embedding, None)
         self.choose = GpuChoice(buffers)
 
     def body(self, rows: StepRows, is_decode: bool) -> None:
@@ -89,13 +93,11 @@ class GpuModel:
         self._exchange.gather_logits(count)
 
     def _pack(self, layer: Layer, keys: Tensor, values: Tensor) -> GpuLayer:
-        def product(weight: Tensor, bias: Tensor | None, **options: Any) -> Product:
-            return Product(weight, bias, overlap=self._overlap, few_rows=self._few_rows, **options)
-
         def summed(weight: Tensor, bias: Tensor) -> Product:
             segments = max(1, ROW_PARALLEL_SEGMENTS // self._parallel.size)
             is_whole = self._exchange.is_alone
-            return product(weight, bias if is_whole else None, segments=segments, residual=is_whole)
+            own_bias = bias if is_whole else None
+            return self._product(weight, own_bias, segments=segments, residual=is_whole)
 
         kv_size = keys.shape[2] * keys.shape[3]
         ln_1 = self._norm(layer.ln_1_weight, layer.ln_1_bias)
@@ -106,14 +108,24 @@ class GpuModel:
         return GpuLayer(
             ln_1=ln_1,
             ln_2=ln_2,
-            qkv=product(layer.attn_qkv_weight, qkv_bias, norm=ln_1, kv_size=kv_size),
+            qkv=self._product(layer.attn_qkv_weight, qkv_bias, norm=ln_1, kv_size=kv_size),
             attn_proj=summed(layer.attn_proj_weight, attn_proj_bias),
             attn_proj_bias=attn_proj_bias,
-            mlp_fc=product(layer.mlp_fc_weight, fc_bias, norm=ln_2, activation=activation),
+            mlp_fc=self._product(layer.mlp_fc_weight, fc_bias, norm=ln_2, activation=activation),
             mlp_proj=summed(layer.mlp_proj_weight, mlp_proj_bias),
             mlp_proj_bias=mlp_proj_bias,
             keys=keys,
             values=values,
+        )
+
+    def _product(self, weight: Tensor, bias: Tensor | None, **options: Any) -> Product:
+        return Product(
+            weight,
+            bias,
+            overlap=self._overlap,
+            few_rows=self._few_rows,
+            can_describe=self._can_describe,
+            **options,
         )
 
     def _norm(self, weight: Tensor, bias: Tensor) -> Norm:

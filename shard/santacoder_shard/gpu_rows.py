@@ -147,7 +147,7 @@ class StepWords:
 
 def _name_tokens(row: PlannedRow, known: Sequence[int], words: NDArray[numpy.int32]) -> None:
     first, count = row.first_position, row.row.token_count
-    words[1] = known[first : first + count]
+    words[1] = numpy.asarray(known[first : first + count])
     words[2] = numpy.arange(first, first + count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 
 from santacoder_shard.inputs import BLOCKS_PER_SPLIT
@@ -112,7 +113,8 @@ class SlotTable:
         """Put a sequence into its slot, which must be free."""
         if self.get(admit.slot) is not None:
             raise PlanError(f"plan.admits.slot: the slot is taken; got {admit.slot}; allowed free")
-        least, most = min(admit.token_ids, default=0), max(admit.token_ids, default=0)
+        ids = numpy.asarray(admit.token_ids, dtype=numpy.int64)
+        least, most = int(ids.min(initial=0)), int(ids.max(initial=0))
         if not 0 <= least <= most < self._token_count:
             raise PlanError(
                 f"plan.admits.token_ids: unknown id in sequence {admit.sequence}; "

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,7 +46,8 @@ class Admit:
     sequence: int
     generation: int
     slot: int
-    token_ids: tuple[int, ...]
+    token_ids: Sequence[int]
+    """Off the wire an array: thousands of them are checked and laid out without a loop."""
     prompt_length: int
     computed_length: int
     sampling: SamplingParameters

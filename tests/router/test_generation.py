@@ -31,7 +31,7 @@ def generation() -> Generation:
         tokenizer=Tokenizer(byte_tokenizer().to_str().encode()),
         model_revision="",
         cancel=lambda _: None,
-        turns=Turns(),
+        turns=Turns(lambda: 0.0),
         clock=lambda: 0.0,
         metrics=Metrics(),
         log=make_log([]),

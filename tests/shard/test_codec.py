@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def admits(draw: st.DrawFn) -> Admit:
         sequence=draw(LONG),
         generation=draw(WORD),
         slot=draw(WORD),
-        token_ids=token_ids,
+        token_ids=array("I", token_ids),
         prompt_length=draw(st.integers(0, len(token_ids))),
         computed_length=draw(st.integers(0, len(token_ids))),
         sampling=draw(sampling_parameters),

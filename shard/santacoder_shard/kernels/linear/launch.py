@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import triton
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from santacoder_shard.kernels.linear.tiles import Tile, choose_tile
-from santacoder_shard.kernels.linear.triton_kernel import linear_kernel
+from santacoder_shard.kernels.linear.triton_kernel import described_linear_kernel, linear_kernel
 from santacoder_shard.kernels.norm_linear.reference import Norm
 
 
@@ -68,7 +69,8 @@ class Product:
     """activation(rows W^T + bias); with `residual` it is added to `out`, float32.
 
     With `kv_size` the last 2 * kv_size columns are K and V, and go to the cache. With `few_rows`
-    few rows are left to `few_rows.cu`, which gives the same bits sooner.
+    few rows are left to `few_rows.cu`, which gives the same bits sooner; `can_describe`: on a GPU
+    that takes descriptors, of half precision.
     weight [out, in] in half precision or float32, bias float32 [out] or none.
     """
 
@@ -80,6 +82,7 @@ class Product:
         *,
         overlap: bool,
         few_rows: FewRowKernels | None = None,
+        can_describe: bool = False,
         segments: int = 1,
         residual: bool = False,
         activation: str = "none",
@@ -88,6 +91,8 @@ class Product:
         self._norm, self._weight, self._bias = norm, weight, bias
         self._overlap, self._few_rows = overlap, few_rows
         out_size, in_size = weight.shape
+        # A descriptor wants lines that begin at multiples of 16 bytes.
+        self._can_describe = can_describe and in_size % 8 == 0
         self._shape = ProductShape(
             in_size, out_size, segments, bias is not None, activation, residual, kv_size
         )
@@ -102,7 +107,8 @@ class Product:
     def tile(self, row_count: int) -> Tile:
         """The tile for so many rows, where `triton_kernel.py` serves them."""
         shape = self._shape
-        tile = choose_tile(row_count, shape.out_size, shape.segment_size, shape.segment_count)
+        sizes = (row_count, shape.out_size, shape.segment_size, shape.segment_count)
+        tile = choose_tile(*sizes, self._can_describe)
         # Tiles are chosen for two bytes an element; what takes four has room for half as many.
         return tile._replace(k=max(16, tile.k * 2 // self._weight.element_size()))
 
@@ -119,9 +125,11 @@ class Product:
             return
         shape, tile = self._shape, self.tile(rows.row_count)
         row_tiles = triton.cdiv(rows.row_count, tile.rows)
-        linear_kernel[(row_tiles * triton.cdiv(shape.out_size, tile.columns),)](
-            rows.values,
-            self._weight,
+        kernel, operands = linear_kernel, (rows.values, self._weight)
+        if tile.is_described:
+            kernel, operands = described_linear_kernel, _described(*operands, tile)
+        kernel[(row_tiles * triton.cdiv(shape.out_size, tile.columns),)](
+            *operands,
             bias,
             out,
             rows.row_count,
@@ -141,3 +149,10 @@ class Product:
             num_stages=tile.stages,
             **({"launch_pdl": True} if self._overlap else {}),
         )
+
+
+def _described(rows: Tensor, weight: Tensor, tile: Tile) -> tuple[TensorDescriptor, ...]:
+    return (
+        TensorDescriptor.from_tensor(rows, [tile.rows, tile.k]),
+        TensorDescriptor.from_tensor(weight, [tile.columns, tile.k]),
+    )

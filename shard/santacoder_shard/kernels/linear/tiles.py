@@ -22,16 +22,29 @@ class Tile(NamedTuple):
     k: int
     warps: int
     stages: int
+    is_described: bool = False
+    """Whether loads are left to Hopper's engine for them."""
 
 
-def choose_tile(row_count: int, out_size: int, segment_size: int, segment_count: int) -> Tile:
+def choose_tile(
+    row_count: int,
+    out_size: int,
+    segment_size: int,
+    segment_count: int,
+    can_describe: bool = False,
+) -> Tile:
     """The tile for `row_count` rows of `out_size` columns, summed in segments of `segment_size`.
 
     Few rows are memory-bound: a program a multiprocessor or two, with long runs of k in flight.
     Many rows want large tiles, whose operands are read from the cache as seldom as possible.
     """
     is_wide, is_whole = out_size >= _WIDE, segment_count == 1
-    if row_count <= 16:
+    described = None
+    if can_describe and out_size < _VAST:
+        described = (_described if is_whole else _described_halves)(row_count, is_wide)
+    if described is not None:
+        tile = Tile(*described, is_described=True)
+    elif row_count <= 16:
         tile = _few_rows(is_wide, is_whole, segment_size)
     elif row_count <= 64:
         tile = _some_rows(row_count, out_size, is_whole, segment_size)
@@ -71,6 +84,28 @@ def _more_rows(row_count: int, out_size: int, is_whole: bool) -> Tile:
     if out_size >= _VAST:
         return Tile(128, 256, 64, 8, 4)
     return Tile(128, 128, 64, 8, 4) if out_size >= _WIDE else Tile(64, 64, 64, 4, 5)
+
+
+def _described(row_count: int, is_wide: bool) -> tuple[int, int, int, int, int] | None:
+    """Tiles of a product of one segment whose loads are described; None where those are slower."""
+    if is_wide and row_count <= 16:
+        return None
+    if row_count <= 64:
+        return (64, 64, 128, 4, 5) if is_wide else (64, 32, 128, 4, 5)
+    if row_count <= 128:
+        return (64, 64, 64, 4, 6) if is_wide else (64, 64, 128, 4, 5)
+    if row_count <= 256:
+        return (128, 128, 64, 4, 5) if is_wide else (128, 64, 64, 4, 6)
+    if is_wide:
+        return (128, 256, 64, 8, 4) if row_count <= 1024 else (128, 256, 64, 8, 3)
+    return (128, 128, 64, 4, 4)
+
+
+def _described_halves(row_count: int, _is_wide: bool) -> tuple[int, int, int, int, int] | None:
+    """The same for two segments."""
+    if row_count <= 256:
+        return None
+    return (128, 64, 64, 4, 4) if row_count <= 640 else (128, 128, 64, 8, 3)
 
 
 def _dividing(k: int, segment_size: int) -> int:
