@@ -24,13 +24,16 @@ from torch.nn import functional
 
 ROW_LIMIT = 256
 ROW_COUNTS = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 100, 128, 129, 255, 256)
+# Of prompts; the head has none of them.
+MANY_ROWS = (257, 500, 640, 1024, 1900, 2048)
 POSITIONS = (0, 1, 15, 16, 62, 63, 64, 65, 127, 128, 300, 511, 512, 1000, 1983, 2047)
 
 
 @pytest.fixture(scope="module", params=[1, 16], ids=["multi_query", "multi_head"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     model = real_model(1, kv_head_count=request.param)
-    return Kernels(GpuDriver(model, ROW_LIMIT, 128 if request.param == 1 else 64), model)
+    width = 128 if request.param == 1 else 64
+    return Kernels(GpuDriver(model, ROW_LIMIT, width, tokens_per_step=MANY_ROWS[-1]), model)
 
 
 @pytest.fixture
@@ -45,8 +48,14 @@ def random_rows(generator: torch.Generator, count: int, size: int) -> Tensor:
     return torch.randn(count, size, device=device(), generator=generator)
 
 
-@pytest.mark.parametrize("count", ROW_COUNTS)
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        (name, count)
+        for name in PRODUCTS
+        for count in (ROW_COUNTS if name == "head" else (*ROW_COUNTS, *MANY_ROWS))
+    ],
+)
 def test_a_product_is_that_of_float64(
     kernels: Kernels, generator: torch.Generator, name: str, count: int
 ) -> None:
@@ -73,10 +82,11 @@ def test_a_products_row_has_the_same_bits_at_every_row_count(
     kernels: Kernels, generator: torch.Generator, name: str
 ) -> None:
     weight, _ = kernels.parameters(name)
-    rows = random_rows(generator, ROW_LIMIT, weight.shape[1]).half()
-    before = random_rows(generator, ROW_LIMIT, kernels.width)
+    counts = ROW_COUNTS if name == "head" else (*ROW_COUNTS, *MANY_ROWS)
+    rows = random_rows(generator, counts[-1], weight.shape[1]).half()
+    before = random_rows(generator, counts[-1], kernels.width)
     whole = kernels.product(name, rows, before)
-    for count in ROW_COUNTS:
+    for count in counts:
         part = kernels.product(name, rows[-count:], before[-count:])
         assert torch.equal(part, whole[-count:]), f"{count} rows"
 

@@ -16,7 +16,10 @@ _SPLIT = 64
 
 
 class Spread(NamedTuple):
-    """Up to `row_limit` rows take `cluster` blocks each, which bring `buffers` splits ahead."""
+    """Up to `row_limit` rows, of one KV head, take `cluster` blocks each.
+
+    These bring `buffers` splits ahead.
+    """
 
     row_limit: int
     cluster: int
@@ -58,7 +61,8 @@ class SingleRows:
         out: Tensor,
     ) -> None:
         """out [rows, heads * head_size]: attention of `query`, like it, over one layer's cache."""
-        spread = next(spread for spread in SPREADS if rows.count <= spread.row_limit)
+        head_rows = rows.count * self._kv_heads
+        spread = next((one for one in SPREADS if head_rows <= one.row_limit), SPREADS[-1])
         if spread not in self._kernels:
             self._kernels[spread] = self._compile(spread)
         row_words = (rows.slots, rows.tokens, rows.positions, rows.limits)
