@@ -29,6 +29,10 @@ Clock = Callable[[], float]
 Log = structlog.typing.FilteringBoundLogger
 
 
+# Shards that were idle get their second plan so long after the first, which lasts longer.
+SECOND_PLAN_SECONDS = 0.001
+
+
 class SchedulerFault(Exception):
     """The scheduler raised; nothing goes on from here."""
 
@@ -142,12 +146,20 @@ class StepLoop:
         # Only now: shards run while text is made.
         self._deliver(events)
         if is_sent:
-            # Another in the loop's next turn: the shards begin with this one before it is made.
-            asyncio.get_running_loop().call_soon(self.wake)
+            self._plan_on()
         if is_sent or results:
             # Counted when frames and pieces are out: somebody waits for those.
             work_seconds = time.perf_counter() - started
             asyncio.get_running_loop().call_soon(self._observe, results, now, is_sent, work_seconds)
+
+    def _plan_on(self) -> None:
+        """Another plan soon: the shards shall have the last one before it is made."""
+        loop = asyncio.get_running_loop()
+        if self._scheduler.stats.plans_in_flight > 1:
+            loop.call_soon(self.wake)
+        else:
+            # They were idle: what they are told next would delay what they begin with.
+            loop.call_later(SECOND_PLAN_SECONDS, self.wake)
 
     def _absorb(self, group: ShardGroup, results: list[Arrived], now: float) -> list[Event]:
         events: list[Event] = []

@@ -32,7 +32,7 @@ class SchedulerConfig:
     # of many rows last as long, so that their answers are fewer and larger.
     seconds_per_row: float = 100e-6
     # Most tokens of a step in which answers go on, unless more prompts wait than a few steps hold.
-    tokens_beside_answers: int = 512
+    tokens_beside_answers: int = 384
     # Longest wait of a request that has not started.
     queue_wait_seconds: float = 10.0
     # Waiting this long is worth one priority class.

@@ -26,14 +26,8 @@ class Spread(NamedTuple):
     buffers: int
 
 
-# As many blocks as fill the device; where rows do that by themselves, more is brought ahead.
-SPREADS = (
-    Spread(16, 8, 2),
-    Spread(32, 4, 2),
-    Spread(64, 2, 2),
-    Spread(132, 1, 5),
-    Spread(256, 1, 2),
-)
+# Few rows want blocks; more fill the device by themselves, and want to be brought ahead.
+SPREADS = (Spread(16, 8, 2), Spread(132, 1, 5), Spread(256, 1, 2))
 
 
 class SingleRows:
