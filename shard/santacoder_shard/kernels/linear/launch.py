@@ -125,10 +125,9 @@ class Product:
             return
         shape, tile = self._shape, self.tile(rows.row_count)
         row_tiles = triton.cdiv(rows.row_count, tile.rows)
-        kernel, operands, more = linear_kernel, (rows.values, self._weight), {}
+        kernel, operands = linear_kernel, (rows.values, self._weight)
         if tile.is_described:
             kernel, operands = described_linear_kernel, _described(*operands, tile)
-            more = {"IS_EARLY": tile.is_early}
         kernel[(row_tiles * triton.cdiv(shape.out_size, tile.columns),)](
             *operands,
             bias,
@@ -148,7 +147,6 @@ class Product:
             BLOCK_K=tile.k,
             num_warps=tile.warps,
             num_stages=tile.stages,
-            **more,
             **({"launch_pdl": True} if self._overlap else {}),
         )
 

@@ -24,8 +24,6 @@ class Tile(NamedTuple):
     stages: int
     is_described: bool = False
     """Whether loads are left to Hopper's engine for them."""
-    is_early: bool = False
-    """Whether, then, it begins before the kernel before it has ended."""
 
 
 def choose_tile(

@@ -159,37 +159,23 @@ def described_linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     OVERLAP: tl.constexpr,
-    IS_EARLY: tl.constexpr,  # whether the first weights are brought before the rows are there
 ):
     """A program a tile of BLOCK_M rows and BLOCK_N columns; equal columns run together."""
     row_tiles = tl.cdiv(row_count, BLOCK_M)
     first_row = tl.program_id(0) % row_tiles * BLOCK_M
     first_column = tl.program_id(0) // row_tiles * BLOCK_N
+    wait_for_last(OVERLAP)
     SEGMENT: tl.constexpr = IN // SEGMENTS
     sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     other_sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    FIRST_K: tl.constexpr = BLOCK_K if IS_EARLY else 0
-    if IS_EARLY:
-        let_next_start(OVERLAP)
-        tile = weight.load([first_column, 0])
-        if SEGMENTS == 2:
-            other_tile = weight.load([first_column, SEGMENT])
-        wait_for_last(OVERLAP)
-        sums = tl.dot(rows.load([first_row, 0]), tile.T, sums, input_precision="ieee")
-        if SEGMENTS == 2:
-            part = rows.load([first_row, SEGMENT])
-            other_sums = tl.dot(part, other_tile.T, other_sums, input_precision="ieee")
-    else:
-        wait_for_last(OVERLAP)
-    for k in range(FIRST_K, SEGMENT, BLOCK_K):
+    for k in range(0, SEGMENT, BLOCK_K):
         tile = weight.load([first_column, k]).T
         sums = tl.dot(rows.load([first_row, k]), tile, sums, input_precision="ieee")
         if SEGMENTS == 2:
             part = rows.load([first_row, k + SEGMENT])
             tile = weight.load([first_column, k + SEGMENT]).T
             other_sums = tl.dot(part, tile, other_sums, input_precision="ieee")
-    if not IS_EARLY:
-        let_next_start(OVERLAP)
+    let_next_start(OVERLAP)
     if SEGMENTS == 2:
         sums += other_sums
     row = first_row + tl.arange(0, BLOCK_M)
