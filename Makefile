@@ -16,10 +16,11 @@ ifeq ($(wildcard $(BIN)/python),)
 endif
 GPU_SETUP := $(if $(STAGED),,$(VENV)/.dev)
 GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON),$(BIN)/python)
+GPU_FAULTS := S1,S2,S6,S10,S21,S22,S23,X1
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs
+.PHONY: help demo serve test gpu-test faults faults-gpu check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,12 @@ test: $(VENV)/.dev ## Run every test that needs no GPU
 
 gpu-test: $(GPU_SETUP) ## Run the tests that need a GPU (ARGS=--long for those of minutes, too)
 	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default tests/gpu $(ARGS)
+
+faults: $(VENV)/.dev ## Run the tests of every fault, long ones too, and print their table (FAULTS=S1,S2 for some)
+	$(BIN)/python -m pytest -q --long --faults=$(or $(FAULTS),all) $(ARGS)
+
+faults-gpu: $(GPU_SETUP) ## The same of the faults that GPUs have
+	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default --long --faults=$(or $(FAULTS),$(GPU_FAULTS)) tests/gpu $(ARGS)
 
 scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
 	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)

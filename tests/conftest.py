@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from faults import report
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -26,6 +27,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+    report.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    report.register(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

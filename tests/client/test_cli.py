@@ -370,6 +370,7 @@ def test_a_reader_that_leaves_is_no_error_and_cancels(serve: Serve) -> None:
     assert router.wait_for_cancel(timeout=30)
 
 
+@pytest.mark.fault("D12")
 def test_a_full_disk_is_exit_1_and_one_line(serve: Serve) -> None:
     router = serve()
     with open("/dev/full", "wb") as full, spawn(router, "tokenize", "x", stdout=full) as process:

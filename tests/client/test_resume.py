@@ -31,6 +31,7 @@ DRAINING = Failure(grpc.StatusCode.UNAVAILABLE, "DRAINING", retry_after=1.0)
 WHOLE = ("def ", "é", "()", ": ☃")
 
 
+@pytest.mark.fault("R1")
 @pytest.mark.parametrize("count", range(1, len(WHOLE) + 1))
 @pytest.mark.parametrize("failure", [LOST, DRAINING], ids=["lost", "draining"])
 def test_a_stream_goes_on_behind_what_it_has(
@@ -65,6 +66,7 @@ def test_a_stream_goes_on_behind_what_it_has(
     assert second == first
 
 
+@pytest.mark.fault("R1")
 def test_each_choice_goes_on_behind_what_it_has(ask: Ask, serve: Serve) -> None:
     router = serve(Answer(("a", "b"), failure=LOST), Answer(("a", "bcd")))
 

@@ -157,6 +157,7 @@ def test_all_is_within_the_timeout() -> None:
     assert attempts.left_seconds() == 0.0
 
 
+@pytest.mark.fault("C9")
 def test_refusals_are_repeated_a_tenth_as_often_as_requests_are_answered() -> None:
     clock, budget = Clock(), RetryBudget()
     retry_count = 0

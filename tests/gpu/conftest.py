@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import report
 
 HERE = Path(__file__).parent
 
@@ -15,10 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     # Above this folder's, the same option may stand already.
     with contextlib.suppress(ValueError):
         parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+        report.add_option(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "two_gpus: needs two GPUs")
+    report.register(config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

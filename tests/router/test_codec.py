@@ -117,6 +117,7 @@ def test_log_probabilities_go_to_the_rows_of_their_ids() -> None:
     assert rows[2].logprobs == ()
 
 
+@pytest.mark.fault("S15")
 @pytest.mark.parametrize(
     "fields",
     [

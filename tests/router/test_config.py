@@ -24,6 +24,7 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parse_arguments(["--shards", "localhost:1"]).port == 50051
 
 
+@pytest.mark.fault("G1")
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

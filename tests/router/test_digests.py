@@ -17,6 +17,7 @@ def test_ranks_that_agree_are_forgotten_plan_by_plan() -> None:
         assert len(ledger) == 0
 
 
+@pytest.mark.fault("S11")
 def test_another_digest_of_the_commands_is_a_divergence() -> None:
     ledger = DigestLedger(3)
     ledger.accepted(0, 1, b"a")
@@ -25,6 +26,7 @@ def test_another_digest_of_the_commands_is_a_divergence() -> None:
         ledger.accepted(2, 1, b"b")
 
 
+@pytest.mark.fault("S11")
 def test_another_digest_of_the_ids_is_a_divergence() -> None:
     ledger = DigestLedger(2)
     ledger.ran(1, 4, 2, True, b"a")
@@ -32,6 +34,7 @@ def test_another_digest_of_the_ids_is_a_divergence() -> None:
         ledger.ran(0, 4, 2, True, b"b")
 
 
+@pytest.mark.fault("S11")
 def test_a_lease_that_ends_at_another_step_is_a_divergence() -> None:
     ledger = DigestLedger(2)
     ledger.ran(0, 4, 3, True, b"a")

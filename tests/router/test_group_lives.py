@@ -37,6 +37,7 @@ async def die_at(running: Running, step: int) -> None:
     await running.next_life()
 
 
+@pytest.mark.fault("S1")
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_death_in_mid_request_changes_no_token(tmp_path: Path, size: int) -> None:
     async def scenario() -> None:
@@ -65,6 +66,7 @@ def test_a_death_in_mid_request_changes_no_token(tmp_path: Path, size: int) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S1")
 def test_requests_that_come_while_the_group_is_dead_wait_for_the_next(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path) as running:
@@ -83,6 +85,7 @@ def test_requests_that_come_while_the_group_is_dead_wait_for_the_next(tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S1")
 def test_time_passes_for_requests_while_the_group_is_dead(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path) as running:
@@ -106,6 +109,7 @@ def test_time_passes_for_requests_while_the_group_is_dead(tmp_path: Path) -> Non
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S24")
 def test_another_model_does_not_take_over(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, recovery_seconds=600.0) as running:
@@ -125,6 +129,7 @@ def test_another_model_does_not_take_over(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S17")
 def test_when_no_group_comes_back_everything_is_answered_and_stays_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.05)
@@ -142,6 +147,7 @@ def test_when_no_group_comes_back_everything_is_answered_and_stays_so(tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S17")
 def test_told_that_the_group_is_gone_it_answers_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.05)
@@ -163,6 +169,7 @@ def test_told_that_the_group_is_gone_it_answers_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("R7")
 def test_a_scheduler_that_fails_ends_the_router_and_says_so_to_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

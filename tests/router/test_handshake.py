@@ -35,6 +35,7 @@ def test_a_group_has_rank_0s_words_and_the_smallest_capacities() -> None:
     assert (group.block_count, group.slot_count, group.tokenizer_json) == (90, 4, b"{}")
 
 
+@pytest.mark.fault("X6")
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -56,6 +57,7 @@ SHARED = sorted(
 )
 
 
+@pytest.mark.fault("S24", "D17")
 @pytest.mark.parametrize("name", SHARED)
 def test_ranks_that_differ_make_no_group(name: str) -> None:
     other: Any = {int: 9, str: "other", bool: False, tuple: (2,)}[type(NUMBERS[name])]
@@ -67,6 +69,7 @@ def test_a_group_of_the_same_model_under_a_greater_epoch_takes_over() -> None:
     check_successor(rank(0, epoch=1), rank(0, epoch=2, block_count=9))
 
 
+@pytest.mark.fault("S24")
 @pytest.mark.parametrize(
     "fields",
     [

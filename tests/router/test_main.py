@@ -80,6 +80,7 @@ async def drains(channel: grpc.aio.Channel) -> None:
             return
 
 
+@pytest.mark.fault("X1")
 def test_sigterm_drains_and_exits_with_0_having_printed_one_line(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with started(tmp_path, Behaviour(step_seconds=0.02)) as (process, group, address):
@@ -97,6 +98,7 @@ def test_sigterm_drains_and_exits_with_0_having_printed_one_line(tmp_path: Path)
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X2")
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with started(tmp_path, Behaviour(step_seconds=0.05)) as (process, group, address):
@@ -114,6 +116,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S17")
 def test_sigusr1_answers_everyone_and_the_process_stays_to_say_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with started(tmp_path, Behaviour(step_seconds=0.05)) as (process, group, address):
@@ -130,6 +133,7 @@ def test_sigusr1_answers_everyone_and_the_process_stays_to_say_so(tmp_path: Path
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("G7", "X8")
 def test_a_port_that_is_taken_is_exit_code_4_and_one_line(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with started(tmp_path, Behaviour()) as (_, group, address):

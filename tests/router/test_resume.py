@@ -93,6 +93,7 @@ async def assert_goes_on(running: Running, kind: str, count: int, whole: Answer)
     assert (rest.end, rest.token_count) == (whole.end, whole.token_count)
 
 
+@pytest.mark.fault("C13")
 @pytest.mark.parametrize("kind", CASES)
 def test_going_on_at_every_index_equals_the_undisturbed_answer(tmp_path: Path, kind: str) -> None:
     async def scenario() -> None:
@@ -174,6 +175,7 @@ def test_what_had_ended_needs_no_shard(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("R1")
 def test_an_answer_goes_on_through_the_death_of_its_group_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(oracle=WIDE, step_seconds=0.01)

@@ -29,6 +29,7 @@ def tokens(count: int) -> pb.Stopping:
     return pb.Stopping(max_new_tokens=count, ignore_eos=True)
 
 
+@pytest.mark.fault("X1")
 def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.05)
@@ -51,6 +52,7 @@ def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Pat
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X1")
 def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.5)
@@ -89,6 +91,7 @@ def test_no_group_in_time_is_an_error_that_says_what_stood_in_the_way(tmp_path: 
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X6")
 @pytest.mark.parametrize(
     ("behaviour", "word"),
     [(Behaviour(protocol_version=2), "protocol version 2"), (Behaviour(slot_count=0), "slot")],

@@ -109,6 +109,7 @@ def test_with_a_client_ca_only_its_certificates_are_let_in(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X10")
 def test_certificates_are_replaced_while_it_serves(tmp_path: Path, authority: Authority) -> None:
     first = authority.issue("127.0.0.1", file_name="first")
     next_authority = Authority(tmp_path, "next")

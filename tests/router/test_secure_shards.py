@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import pytest
 from certificates import ROUTER, Authority, Pair
 from router.running_router import failure_of, make_log
 
@@ -37,6 +38,7 @@ async def rank(own: Pair, ca: Path) -> AsyncIterator[str]:
     await server.stop(None)
 
 
+@pytest.mark.fault("N13")
 def test_a_rank_is_who_its_certificate_says_and_another_is_not_spoken_to(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     own = authority.issue(ROUTER)
@@ -57,6 +59,7 @@ def test_a_rank_is_who_its_certificate_says_and_another_is_not_spoken_to(tmp_pat
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X10")
 def test_the_router_s_certificate_may_be_replaced_between_two_groups(tmp_path: Path) -> None:
     authority, following = Authority(tmp_path), Authority(tmp_path, "next")
     own, new = authority.issue(ROUTER), following.issue(ROUTER, file_name="new")

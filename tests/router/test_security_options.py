@@ -34,6 +34,7 @@ def test_what_is_safe_is_allowed(arguments: list[str]) -> None:
     assert not parse_arguments(arguments).security.is_open
 
 
+@pytest.mark.fault("G3")
 def test_an_open_door_must_be_asked_for_and_is_known_to_be_open() -> None:
     config = parse_arguments([*LOCAL, "--host=0.0.0.0", "--insecure-allow-remote"])
     assert config.security.is_open
@@ -46,6 +47,7 @@ def test_certificates_are_paths() -> None:
     assert security.tls == CertificateFiles(Path("c"), Path("k"), Path("a"))
 
 
+@pytest.mark.fault("G3")
 def test_that_it_is_open_is_said_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "REMINDER_SECONDS", 0.0)
     lines: list[dict[str, Any]] = []
@@ -61,6 +63,7 @@ def test_that_it_is_open_is_said_again_and_again(monkeypatch: pytest.MonkeyPatch
     assert {line["level"] for line in lines} == {"warning"}
 
 
+@pytest.mark.fault("G3")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

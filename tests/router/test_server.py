@@ -120,6 +120,7 @@ def test_a_message_over_the_transport_limit_is_refused_and_the_server_lives(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("X8")
 @pytest.mark.parametrize("which", ["port", "metrics_port"])
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path, which: str) -> None:
     async def scenario() -> None:

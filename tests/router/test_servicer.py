@@ -225,6 +225,7 @@ async def started(running: Running, **fields: Any) -> Any:
     raise AssertionError("the stream ended")
 
 
+@pytest.mark.fault("C2")
 def test_after_a_cancel_the_next_plan_lacks_the_sequence_and_its_blocks_are_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +259,7 @@ def test_after_a_cancel_the_next_plan_lacks_the_sequence_and_its_blocks_are_free
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("C1")
 def test_a_client_that_disappears_frees_its_blocks(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, Behaviour(step_seconds=SLOW_SECONDS)) as running:
@@ -375,6 +377,7 @@ def test_the_default_deadline_holds_where_the_call_has_none(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("C8")
 def test_a_deadline_of_the_call_ends_its_work(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, Behaviour(step_seconds=SLOW_SECONDS)) as running:
@@ -435,6 +438,7 @@ def narrow(running: Running, monkeypatch: pytest.MonkeyPatch, **bounds: Any) -> 
     monkeypatch.setattr(running.router.lifecycle, "_serving", changed)
 
 
+@pytest.mark.fault("R3")
 @pytest.mark.parametrize(
     ("bounds", "reason"),
     [
@@ -466,6 +470,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("C10")
 def test_a_request_id_in_use_is_refused_and_free_again_afterwards(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, Behaviour(step_seconds=SLOW_SECONDS)) as running:
@@ -484,6 +489,7 @@ def test_a_request_id_in_use_is_refused_and_free_again_afterwards(tmp_path: Path
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S4")
 def test_a_sequence_that_a_shard_gives_up_fails_alone(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, Behaviour(step_seconds=0.005)) as running:

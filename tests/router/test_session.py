@@ -70,6 +70,7 @@ def test_a_turn_says_what_a_completion_says(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("C2")
 @pytest.mark.parametrize("replaces", [True, False])
 def test_a_turn_that_is_replaced_or_cancelled_ends_at_once(tmp_path: Path, replaces: bool) -> None:
     async def scenario() -> None:
@@ -213,6 +214,7 @@ def test_malformed_bytes_end_the_session(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("C1")
 def test_an_editor_that_disappears_ends_its_turn(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_router(tmp_path, Behaviour(step_seconds=SLOW_SECONDS)) as running:

@@ -124,6 +124,7 @@ async def failure(group: ShardGroup) -> shard_group.GroupFailure:
     return group.failure
 
 
+@pytest.mark.fault("S11")
 def test_a_rank_that_received_something_else_ends_the_group(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(lies_about_digest_rank=1)
@@ -136,6 +137,7 @@ def test_a_rank_that_received_something_else_ends_the_group(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S1")
 def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path, Behaviour()) as (group, mock):
@@ -147,6 +149,7 @@ def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S2")
 def test_a_rank_that_falls_silent_ends_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_rank_that_falls_silent_ends_the_group(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("R5")
 def test_a_machine_that_stood_still_is_not_held_against_the_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +195,7 @@ def test_a_machine_that_stood_still_is_not_held_against_the_ranks(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S10")
 def test_a_step_that_never_ends_ends_the_group_although_hearts_beat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +217,7 @@ def test_a_step_that_never_ends_ends_the_group_although_hearts_beat(
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S4")
 def test_a_sequence_at_fault_does_not_end_the_group(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(fails_sequence=1)
@@ -234,6 +240,7 @@ def test_an_orderly_end_half_closes_every_stream(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.fault("S24")
 def test_a_group_that_is_not_there_or_does_not_fit_is_not_connected(tmp_path: Path) -> None:
     async def scenario() -> None:
         mock = MockGroup(tmp_path, Behaviour(), size=2)

@@ -31,6 +31,7 @@ def files(authority: Authority) -> CertificateFiles:
     return CertificateFiles(own.certificate, own.key, authority.ca)
 
 
+@pytest.mark.fault("X10")
 def test_changed_files_are_taken_once_they_fit(
     authority: Authority, files: CertificateFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +48,7 @@ def test_changed_files_are_taken_once_they_fit(
     assert fetch() is None
 
 
+@pytest.mark.fault("X10")
 @pytest.mark.parametrize(
     ("broken", "line"),
     [

@@ -24,6 +24,7 @@ def test_a_rank_needs_only_its_number_its_model_and_its_address() -> None:
     assert config.engine.fim and config.engine.device == "auto"
 
 
+@pytest.mark.fault("G1")
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -82,6 +83,7 @@ def test_only_this_machines_own_addresses_are_loopback(host: str, expected: bool
     assert is_loopback(host) is expected
 
 
+@pytest.mark.fault("G3")
 def test_serve_refuses_other_machines_unless_told_otherwise(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

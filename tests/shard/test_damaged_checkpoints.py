@@ -18,6 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "m", "b")
 
 
+@pytest.mark.fault("D1")
 @pytest.mark.parametrize("kept", [0, 4, 8, 100, 0.3, 0.9, -1])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_truncated_file_is_named(tmp_path: Path, name: str, kept: float) -> None:
@@ -29,12 +30,14 @@ def test_a_truncated_file_is_named(tmp_path: Path, name: str, kept: float) -> No
     assert refusal(folder).startswith(f"{name}: is cut short")
 
 
+@pytest.mark.fault("D1")
 def test_a_longer_file_is_refused(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as stream:
         stream.write(b"\0")
     assert refusal(folder).startswith("model.safetensors: has bytes after its last tensor")
 
 
+@pytest.mark.fault("D4")
 def test_missing_tensors_are_listed_five_and_counted(folder: Path) -> None:
     tensors = read_tensors(folder)
     for name in [name for name in tensors if "h.1." in name]:
@@ -46,6 +49,7 @@ def test_missing_tensors_are_listed_five_and_counted(folder: Path) -> None:
     assert message.count("transformer.h.1") == 5
 
 
+@pytest.mark.fault("D4")
 @pytest.mark.parametrize("name", [FC, "transformer.h.0.attn.c_attn.weight"])
 def test_a_missing_tensor_that_tells_the_layout_is_named(folder: Path, name: str) -> None:
     tensors = read_tensors(folder)
@@ -56,6 +60,7 @@ def test_a_missing_tensor_that_tells_the_layout_is_named(folder: Path, name: str
     assert name in message
 
 
+@pytest.mark.fault("D4")
 def test_a_missing_embedding_is_named(folder: Path) -> None:
     tensors = read_tensors(folder)
     del tensors["transformer.wte.weight"]
@@ -63,6 +68,7 @@ def test_a_missing_embedding_is_named(folder: Path) -> None:
     assert refusal(folder) == "model.safetensors: lacks tensors: transformer.wte.weight"
 
 
+@pytest.mark.fault("D4")
 def test_extra_tensors_are_listed_five_and_counted(folder: Path) -> None:
     extra = {f"transformer.h.{layer}.ln_1.weight": torch.ones(64) for layer in range(2, 9)}
     write_tensors(folder, read_tensors(folder) | extra)
@@ -71,6 +77,7 @@ def test_extra_tensors_are_listed_five_and_counted(folder: Path) -> None:
     assert message.endswith(" and 2 more")
 
 
+@pytest.mark.fault("D5")
 @pytest.mark.parametrize(
     "name",
     [
@@ -92,6 +99,7 @@ def test_a_wrong_shape_says_what_came_and_what_is_needed(folder: Path, name: str
     assert str(needed) in message.partition("allowed")[2]
 
 
+@pytest.mark.fault("D5")
 def test_one_transposed_weight_is_a_wrong_shape(folder: Path) -> None:
     tensors = read_tensors(folder)
     name = "transformer.h.1.mlp.c_fc.weight"
@@ -117,6 +125,7 @@ def test_two_kinds_of_attention_tensors_are_refused(folder: Path) -> None:
     assert "must hold one of" in refusal(folder)
 
 
+@pytest.mark.fault("D5")
 def test_a_wrong_element_type_is_named(folder: Path) -> None:
     tensors = read_tensors(folder)
     tensors[FC] = tensors[FC].double()
@@ -133,6 +142,7 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere").endswith("nowhere: is not a folder")
 
 
+@pytest.mark.fault("D14")
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -140,6 +150,7 @@ def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
     assert refusal(folder) == f"{name}: is not a regular file"
 
 
+@pytest.mark.fault("D14")
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_link_to_nothing_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -200,6 +200,7 @@ def test_the_time_cap_ends_a_lease(driver: EngineDriver) -> None:
     assert len(driver.run([driver.row(0)], num_steps=5, time_cap_seconds=1e9)) == 5
 
 
+@pytest.mark.fault("S7")
 def test_a_row_that_is_not_finite_ends_alone_and_without_an_id() -> None:
     model = random_model(small_geometry())
     model.position_embedding[22] = torch.nan
@@ -221,6 +222,7 @@ def test_a_row_that_is_not_finite_ends_alone_and_without_an_id() -> None:
     assert torch.equal(driver.all_logits(0), alone.all_logits(0))
 
 
+@pytest.mark.fault("S7")
 def test_blocks_that_held_nan_do_not_harm_their_next_owner() -> None:
     model = random_model(small_geometry())
     poisoned = EngineDriver(model, slot_count=2, blocks_per_sequence=8)

@@ -12,6 +12,7 @@ from checkpoints import make_checkpoint
 from santacoder_shard import launch
 
 
+@pytest.mark.fault("G2")
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [

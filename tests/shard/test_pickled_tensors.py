@@ -30,6 +30,7 @@ def hostile_archive(path: Path, trace: Path, tensors: dict[str, torch.Tensor]) -
     torch.save(tensors | {"transformer.extra": Hostile(trace)}, path)
 
 
+@pytest.mark.fault("D10")
 def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", "a", file_format="bin")
     path, trace = folder / "pytorch_model.bin", tmp_path / "trace"
@@ -43,6 +44,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> N
     assert trace.exists()
 
 
+@pytest.mark.fault("D10")
 def test_a_bare_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", "a", file_format="bin")
     trace = tmp_path / "trace"
@@ -51,6 +53,7 @@ def test_a_bare_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path) -> None
     assert not trace.exists()
 
 
+@pytest.mark.fault("D10")
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

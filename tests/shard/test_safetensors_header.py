@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return make_checkpoint(tmp_path / "m", "b")
 
 
+@pytest.mark.fault("D7")
 def test_a_header_key_that_appears_twice_is_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     data = path.read_bytes()
@@ -48,6 +49,7 @@ def test_a_header_key_that_appears_twice_is_refused(folder: Path) -> None:
     assert refusal(folder) == f"model.safetensors: header: the key '{FC}' appears twice"
 
 
+@pytest.mark.fault("D8")
 @pytest.mark.parametrize(
     ("header", "problem"),
     [
@@ -73,6 +75,7 @@ def test_a_header_bomb_is_refused_quickly(folder: Path, header: bytes, problem: 
     assert time.perf_counter() - started < 20.0
 
 
+@pytest.mark.fault("D3")
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
@@ -96,6 +99,7 @@ def test_a_damaged_header_entry_is_named(folder: Path, entry: Header, problem: s
     assert problem in message
 
 
+@pytest.mark.fault("D3")
 def test_no_flipped_byte_of_a_header_ends_in_a_traceback(folder: Path) -> None:
     path = folder / "model.safetensors"
     sound = path.read_bytes()
@@ -123,6 +127,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(folder: Path, size: i
     assert "must hold one of" in refusal(folder)
 
 
+@pytest.mark.fault("D10")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_renamed_to_safetensors_is_said_to_be_one(folder: Path, zipped: bool) -> None:
     path = folder / "model.safetensors"

@@ -163,6 +163,7 @@ def test_two_ranks_sample_what_one_does_with_equal_digests_and_leave_cleanly(
         assert not [path.name for path in run_folder.iterdir() if "sock" in path.name]
 
 
+@pytest.mark.fault("S19")
 def test_a_router_that_vanishes_ends_the_rank_with_code_1_and_a_line(
     checkpoint: Path, run_folder: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_a_plan_that_contradicts_the_rank_is_one_line_and_ends_it_with_code_1(
         assert rank.end() == (1, [f"error: {message}"])
 
 
+@pytest.mark.fault("X8")
 def test_a_second_rank_at_the_same_address_exits_4_and_the_first_goes_on(
     checkpoint: Path, run_folder: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_a_second_rank_at_the_same_address_exits_4_and_the_first_goes_on(
         assert len(ids) == STEP_COUNT
 
 
+@pytest.mark.fault("S19")
 def test_a_rank_leaves_with_its_starter_and_on_sigterm_and_removes_what_it_made(
     checkpoint: Path, tmp_path: Path
 ) -> None:

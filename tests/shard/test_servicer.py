@@ -145,6 +145,7 @@ def socket(tmp_path: Path) -> Path:
     return tmp_path / "rank.sock"
 
 
+@pytest.mark.fault("N13")
 @pytest.mark.parametrize(
     ("first", "code", "text"),
     [
@@ -232,6 +233,7 @@ def test_digests_are_equal_on_every_rank_and_only_rank_0_sends_ids(tmp_path: Pat
     run(test)
 
 
+@pytest.mark.fault("N8")
 @pytest.mark.parametrize(
     ("bad", "code", "text"),
     [
@@ -356,6 +358,7 @@ def test_an_engine_failure_is_one_line_and_ends_the_rank(socket: Path) -> None:
     run(test)
 
 
+@pytest.mark.fault("S10")
 def test_a_step_past_its_deadline_is_reported_as_a_hang(socket: Path) -> None:
     async def test() -> None:
         async with served(socket, HashEngine(hold_at=1)) as rank:
@@ -404,6 +407,7 @@ def test_a_half_close_ends_cleanly_after_every_plan_has_been_answered(socket: Pa
     run(test)
 
 
+@pytest.mark.fault("S19")
 def test_a_broken_stream_is_not_a_clean_end(socket: Path) -> None:
     async def test() -> None:
         async with served(socket) as rank:

@@ -16,6 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run" / "rank-0.sock"
 
 
+@pytest.mark.fault("X8")
 def test_a_second_owner_is_refused_with_the_firsts_process_id_until_it_lets_go(path: Path) -> None:
     first = SocketFile(path)
     with pytest.raises(AddressTaken, match=f"process with id {os.getpid()}; got unix:"):
@@ -33,6 +34,7 @@ def test_the_folder_is_made_for_its_owner_alone_and_the_socket_too(path: Path) -
     claimed.release(with_folder=False)
 
 
+@pytest.mark.fault("G7")
 def test_a_folder_open_to_others_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.parent.chmod(0o750)

@@ -110,6 +110,7 @@ def test_the_ready_line_is_announced_once_and_a_signal_stops_router_then_ranks(
     run(test)
 
 
+@pytest.mark.fault("S1")
 def test_a_killed_rank_is_named_with_its_signal_and_the_whole_group_starts_again(
     notes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +137,7 @@ def failing_rank_1(after_epoch: int) -> Callable[[int, int], str]:
     return lambda rank, epoch: FAILING if rank == 1 and epoch > after_epoch else SERVING
 
 
+@pytest.mark.fault("S17")
 @pytest.mark.parametrize("code", [2, 3, 4])
 def test_a_rank_that_can_never_start_ends_the_service_with_its_code_and_reason(
     notes: Path, code: int
@@ -153,6 +155,7 @@ def test_a_rank_that_can_never_start_ends_the_service_with_its_code_and_reason(
     run(test)
 
 
+@pytest.mark.fault("S17")
 def test_when_the_group_cannot_come_back_the_router_is_told_and_drained_and_the_code_is_1(
     notes: Path,
 ) -> None:
@@ -169,6 +172,7 @@ def test_when_the_group_cannot_come_back_the_router_is_told_and_drained_and_the_
     run(test)
 
 
+@pytest.mark.fault("S19")
 def test_a_dead_router_stops_everything_with_code_70(notes: Path) -> None:
     async def test() -> None:
         service = Service(notes)
@@ -194,6 +198,7 @@ def test_a_router_that_cannot_listen_ends_the_service_with_its_code(notes: Path)
     run(test)
 
 
+@pytest.mark.fault("X2")
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_ends_everything_at_once(
     notes: Path, second: signal.Signals, code: int

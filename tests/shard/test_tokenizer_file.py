@@ -70,6 +70,7 @@ def test_stored_cutting_and_padding_are_dropped(tmp_path: Path) -> None:
     assert found.encode("x").ids == plain.encode("x").ids
 
 
+@pytest.mark.fault("D16")
 @pytest.mark.parametrize("family", ["santacoder", "old"])
 def test_ids_outside_the_embedding_are_refused(tmp_path: Path, family: TokenizerFamily) -> None:
     read(tmp_path, tokenizer_json(family), vocabulary_size=389)
@@ -78,6 +79,7 @@ def test_ids_outside_the_embedding_are_refused(tmp_path: Path, family: Tokenizer
         read(tmp_path, tokenizer_json(family), vocabulary_size=388)
 
 
+@pytest.mark.fault("D16")
 def test_a_vocabulary_that_would_drop_bytes_is_refused(tmp_path: Path) -> None:
     content = json.loads(tokenizer_json("santacoder"))
     vocabulary = content["model"]["vocab"]
@@ -94,6 +96,7 @@ def test_bytes_that_never_occur_in_utf8_may_be_missing(tmp_path: Path) -> None:
     assert read(tmp_path, json.dumps(content).encode()).token_count == 389
 
 
+@pytest.mark.fault("D16")
 @pytest.mark.parametrize(
     "data",
     [b"", b"{}", b"not json", b"\xff\xff", edited("santacoder", model={"type": "Nothing"})],
@@ -105,6 +108,7 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, data: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("D16")
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer.json: cannot be read"):
         read_tokenizer(tmp_path / "tokenizer.json", 400)

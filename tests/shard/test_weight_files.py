@@ -33,6 +33,7 @@ def edit_index(folder: Path, **changes: object) -> str:
     return index_of(folder).name
 
 
+@pytest.mark.fault("D6")
 def test_an_index_that_points_nowhere_names_entry_and_file(sharded: Path) -> None:
     shard = json.loads(index_of(sharded).read_text())["weight_map"][FC]
     (sharded / shard).unlink()
@@ -41,6 +42,7 @@ def test_an_index_that_points_nowhere_names_entry_and_file(sharded: Path) -> Non
     assert message.endswith(f": points to {shard}: not found")
 
 
+@pytest.mark.fault("D6")
 def test_an_index_entry_in_the_wrong_file_is_named(sharded: Path) -> None:
     weight_map = json.loads(index_of(sharded).read_text())["weight_map"]
     right = weight_map[FC]
@@ -49,6 +51,7 @@ def test_an_index_entry_in_the_wrong_file_is_named(sharded: Path) -> None:
     assert refusal(sharded) == f"{name}: weight_map.{FC}: says {wrong}; it is in {right}"
 
 
+@pytest.mark.fault("D6")
 def test_an_index_entry_of_no_tensor_is_named(sharded: Path) -> None:
     file_name = json.loads(index_of(sharded).read_text())["weight_map"][FC]
     name = edit_index(sharded, **{"transformer.h.9.x": file_name})
@@ -56,11 +59,13 @@ def test_an_index_entry_of_no_tensor_is_named(sharded: Path) -> None:
     assert refusal(sharded) == expected
 
 
+@pytest.mark.fault("D6")
 def test_a_tensor_that_the_index_lacks_is_named(sharded: Path) -> None:
     name = edit_index(sharded, **{FC: None})
     assert refusal(sharded) == f"{name}: weight_map: lacks stored tensors: {FC}"
 
 
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize(
     "value", ["../outside", "/etc/passwd", "sub/model.safetensors", "config.json", "", ".", 3, []]
 )
@@ -69,6 +74,7 @@ def test_an_index_cannot_leave_the_folder(sharded: Path, value: object) -> None:
     assert refusal(sharded).startswith(f"{name}: weight_map.{FC}: must be a .")
 
 
+@pytest.mark.fault("D6")
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}'])
 def test_a_damaged_index_is_named(sharded: Path, text: str) -> None:
     index_of(sharded).write_text(text)

@@ -150,6 +150,7 @@ def test_a_rank_reads_its_slices_and_nothing_more(
     assert reader.value_count < whole_count / 2
 
 
+@pytest.mark.fault("D11")
 @pytest.mark.parametrize("file_format", ["safetensors", "bin"])
 def test_weights_do_not_change_when_their_file_does(
     tmp_path: Path, file_format: Literal["safetensors", "bin"]
@@ -211,6 +212,7 @@ def test_half_precision_files_load_exactly(tmp_path: Path, dtype: torch.dtype) -
     assert_equal(load(folder), expected_parameters(folder))
 
 
+@pytest.mark.fault("D9")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("layout", ["a", "b"])
 def test_a_value_that_is_no_number_is_refused(tmp_path: Path, layout: Layout, value: float) -> None:

@@ -199,6 +199,7 @@ def test_bad_prompts_are_refused_by_reason(client: Client) -> None:
         client.complete(prompt_ids(82, 1000), timeout=1e-6)
 
 
+@pytest.mark.fault("C10")
 def test_the_name_of_a_running_request_is_taken(client: Client) -> None:
     slow = SLOW | CompletionOptions(request_id="mine")
     with client.stream(TEXT, **slow) as stream:

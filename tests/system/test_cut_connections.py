@@ -40,6 +40,7 @@ async def count_bytes(proxy: CuttingProxy) -> int:
     return proxy.answered_byte_count - before
 
 
+@pytest.mark.fault("N1")
 @pytest.mark.parametrize("stream", [stream_async, stream_sync])
 def test_wherever_a_connection_breaks_the_answer_is_the_undisturbed_one(
     tmp_path: Path, stream: type

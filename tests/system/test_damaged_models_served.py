@@ -78,6 +78,7 @@ DAMAGES: tuple[Callable[[Path], str], ...] = (
 )
 
 
+@pytest.mark.fault("D1", "D4", "D5", "D6", "D15")
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_exit_code_3_and_one_line_that_names_it(
     tmp_path: Path, run_folders: Path, damage: Callable[[Path], str]
@@ -95,6 +96,7 @@ def test_damage_is_exit_code_3_and_one_line_that_names_it(
     assert set(run_folders.iterdir()) <= before
 
 
+@pytest.mark.fault("D4")
 def test_two_ranks_that_both_see_the_damage_end_as_one_does(
     tmp_path: Path, run_folders: Path
 ) -> None:

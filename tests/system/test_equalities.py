@@ -112,6 +112,7 @@ def test_another_tail_on_a_cached_prefix_equals_itself_uncached(client: Client) 
     assert said(cached) == said(uncached)
 
 
+@pytest.mark.fault("R15")
 def test_preempted_equals_not_preempted(
     service: Service, client: Client, cramped: Service, cramped_client: Client
 ) -> None:

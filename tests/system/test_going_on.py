@@ -41,6 +41,7 @@ def completions(service: Service) -> Iterator[CompletionServiceStub]:
         yield CompletionServiceStub(channel)
 
 
+@pytest.mark.fault("C13")
 @pytest.mark.parametrize("kind", CASES)
 def test_an_answer_cut_off_at_any_index_goes_on_as_if_it_had_not_been(
     completions: CompletionServiceStub, kind: str

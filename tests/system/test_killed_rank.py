@@ -107,6 +107,7 @@ def undisturbed(client_of_two_ranks: Client) -> dict[str, Completion]:
         return dict(zip(CASES, threads.map(ask, CASES), strict=True))
 
 
+@pytest.mark.fault("S1")
 @pytest.mark.parametrize("kind", CASES)
 def test_a_request_whose_rank_was_killed_equals_an_undisturbed_one(
     undisturbed: dict[str, Completion], aftermath: Aftermath, kind: str
@@ -119,6 +120,7 @@ def test_a_request_whose_rank_was_killed_equals_an_undisturbed_one(
     assert len(done.token_ids) == len(done.logprobs) == TOKEN_COUNT
 
 
+@pytest.mark.fault("S1")
 def test_a_group_death_is_counted_once_and_health_tells_of_it(aftermath: Aftermath) -> None:
     status = health_pb2.HealthCheckResponse
     assert aftermath.health == [status.SERVING, status.NOT_SERVING, status.SERVING]

@@ -130,6 +130,7 @@ async def ask_all_amid_an_end(
     return {name: await task for name, task in tasks.items()}
 
 
+@pytest.mark.fault("R1", "X1")
 @pytest.mark.parametrize("point", POINTS)
 def test_whoever_asks_gets_the_undisturbed_answer(tmp_path: Path, point: str) -> None:
     oracle = HaltingOracle(end_every=60)

@@ -104,6 +104,7 @@ def test_ready_is_the_only_output_health_serves_and_sigterm_leaves_nothing_behin
         assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.fault("S1")
 def test_a_killed_rank_is_named_and_a_running_request_ends_with_the_same_ids(
     checkpoint: Path, temporary: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_killed_rank_is_named_and_a_running_request_ends_with_the_same_ids(
         assert "rank 1 was killed by SIGKILL" in err
 
 
+@pytest.mark.fault("S17")
 def test_when_the_group_cannot_come_back_running_requests_hear_unavailable_at_once(
     checkpoint: Path, temporary: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +156,7 @@ def test_when_the_group_cannot_come_back_running_requests_hear_unavailable_at_on
         assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.fault("S19")
 def test_no_process_and_no_folder_outlives_a_killed_launcher(
     checkpoint: Path, temporary: Path
 ) -> None:
@@ -164,6 +167,7 @@ def test_no_process_and_no_folder_outlives_a_killed_launcher(
         assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.fault("G7", "X8")
 def test_a_taken_port_is_exit_code_4_and_one_error_line(checkpoint: Path, temporary: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]

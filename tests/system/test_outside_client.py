@@ -178,6 +178,7 @@ def test_generated_stubs_complete_and_stream(channel: grpc.Channel, expected: li
     assert set(kinds[1:-2]) == {"delta"}
 
 
+@pytest.mark.fault("C2")
 def test_generated_stubs_cancel_and_the_blocks_are_free_again(
     service: Service, channel: grpc.Channel
 ) -> None:

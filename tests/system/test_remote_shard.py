@@ -83,6 +83,7 @@ def remote(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield RemoteShard(facts["listen"], authority)
 
 
+@pytest.mark.fault("N13")
 def test_only_the_router_is_answered_and_only_by_the_rank_it_means(
     remote: RemoteShard, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_forgotten_block_is_free_at_once_or_when_let_go() -> None:
     assert _counts(pool) == (2, 0, 0)
 
 
+@pytest.mark.fault("R14")
 def test_a_clash_of_digests_is_no_hit() -> None:
     pool = BlockPool(2)
     block = pool.take(1)[0]
@@ -126,6 +127,7 @@ def test_a_clash_of_digests_is_no_hit() -> None:
     assert pool.find(Prefix(b"clash", root_prefix(b"seed", b"tenant"), (1, 2))) is None
 
 
+@pytest.mark.fault("R14")
 def test_a_clash_of_an_earlier_blocks_digests_is_no_hit() -> None:
     pool = BlockPool(2)
     block = pool.take(1)[0]

@@ -76,6 +76,7 @@ def test_nobody_overtakes_a_head_that_does_not_fit() -> None:
     assert planned(scheduler).admits == ()
 
 
+@pytest.mark.fault("C8")
 def test_a_request_past_its_deadline_is_not_admitted() -> None:
     scheduler = make_scheduler()
     scheduler.add(make_request(1, range(4), deadline=2.0), 0.0)
@@ -84,6 +85,7 @@ def test_a_request_past_its_deadline_is_not_admitted() -> None:
     assert scheduler.next_deadline() is None
 
 
+@pytest.mark.fault("C8")
 def test_a_running_request_past_its_deadline_is_in_no_further_plan() -> None:
     scheduler = make_scheduler()
     scheduler.add(make_request(1, range(4), deadline=2.0), 0.0)
@@ -111,6 +113,7 @@ def test_a_time_budget_ends_a_request_with_what_it_has(deadline: float) -> None:
     assert scheduler.plan(6.0)[1] == [Finished(1, FinishReason.TIME_BUDGET)]
 
 
+@pytest.mark.fault("R4")
 def test_a_wait_too_long_ends_only_requests_that_never_started() -> None:
     scheduler = make_scheduler(slot_count=1, queue_wait_seconds=3.0)
     scheduler.add(make_request(1, range(4), new=20), 0.0)

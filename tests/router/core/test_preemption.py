@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from router.core.scheduling import answer, make_request, make_scheduler, planned, run_to_end
 
 from santacoder_router.core.plan import Finished, Priority, Retire, RowState, StepPlan, Tokens
@@ -37,6 +38,7 @@ def test_the_lower_class_gives_way_though_it_is_older() -> None:
     assert plan.retires == (Retire(1, 1),)
 
 
+@pytest.mark.fault("R15")
 def test_a_preempted_sequence_comes_back_as_prompt_and_accepted_output() -> None:
     scheduler = _two_that_outgrow_the_pool(Priority.NORMAL, Priority.NORMAL)
     plan = _until_preemption(scheduler)
@@ -66,6 +68,7 @@ def test_ids_in_flight_at_a_preemption_are_dropped_and_sampled_again() -> None:
     assert (admit.token_ids, admit.remaining_max_tokens) == (tuple(range(10, 17)), 9)
 
 
+@pytest.mark.fault("R15")
 def test_the_first_in_order_is_never_preempted_and_all_finish_in_a_pool_for_one() -> None:
     scheduler = make_scheduler(block_count=4, plans_in_flight=1)
     for request_id in (1, 2, 3):

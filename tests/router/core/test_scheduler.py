@@ -233,6 +233,7 @@ def test_a_cancel_may_name_another_reason() -> None:
     assert scheduler.cancel(1, 0.0, FinishReason.FAILED) == [Finished(1, FinishReason.FAILED)]
 
 
+@pytest.mark.fault("S15")
 def test_a_result_that_is_not_the_next_expected_changes_nothing() -> None:
     scheduler = make_scheduler()
     scheduler.add(make_request(1, range(4)), 0.0)
@@ -256,6 +257,7 @@ def test_a_row_at_its_kv_limit_goes_on_when_planned_again() -> None:
     assert events == [Tokens(1, (5,), ()), Finished(1, FinishReason.LENGTH)]
 
 
+@pytest.mark.fault("S7")
 def test_a_row_that_is_not_finite_ends_its_sequence_and_what_it_cached() -> None:
     scheduler = make_scheduler()
     scheduler.add(make_request(1, range(9)), 0.0)
@@ -271,6 +273,7 @@ def test_a_row_that_is_not_finite_ends_its_sequence_and_what_it_cached() -> None
     assert planned(scheduler).admits[0].computed_length == 0
 
 
+@pytest.mark.fault("S7")
 def test_what_a_cancelled_sequence_cached_is_forgotten_when_its_row_is_not_finite() -> None:
     scheduler = make_scheduler()
     scheduler.add(make_request(1, range(9)), 0.0)
@@ -288,6 +291,7 @@ def test_a_row_masked_without_a_reason_fails_its_request() -> None:
     assert scheduler.apply(result, 0.0) == [Finished(1, FinishReason.FAILED)]
 
 
+@pytest.mark.fault("S1")
 def test_a_group_death_puts_running_requests_first_with_what_was_accepted() -> None:
     scheduler = make_scheduler(slot_count=1)
     scheduler.add(make_request(1, range(8), new=6, min_new_tokens=3), 0.0)

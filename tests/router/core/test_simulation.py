@@ -17,6 +17,7 @@ from router.core.simulated_model import Violation
 from santacoder_router.core.group import GroupState
 
 
+@pytest.mark.fault("S1", "S15", "C2", "R13")
 def test_invariants_hold_in_2000_seeds_of_at_least_300_events() -> None:
     outcomes = list(simulate.run_seeds(range(2000), os.cpu_count() or 1))
     assert len(outcomes) == 2000
