@@ -24,5 +24,7 @@ def error_for(reason: FinishReason, has_started: bool, log: Log) -> RouterError:
             retry_after_seconds=QUEUE_RETRY_SECONDS,
         )
     if reason is FinishReason.NON_FINITE:
-        return internal_error(log, "the model gave NaN or infinity", reason=Reason.NON_FINITE)
+        return internal_error(log, "the model gave NaN or infinity", reason=Reason.NUMERIC_FAULT)
+    if reason is FinishReason.POISON:
+        return internal_error(log, "a request kills the group", reason=Reason.POISON_REQUEST)
     return internal_error(log, f"a sequence ended with {reason.name}")

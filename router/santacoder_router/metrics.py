@@ -63,6 +63,12 @@ class Metrics:
             "Times that the shard group ended.",
             registry=registry,
         )
+        self.sequence_faults = Counter(
+            "santacoder_router_sequence_faults_total",
+            "Sequences that ended by a fault of their own: failed, non_finite or poison.",
+            ["kind"],
+            registry=registry,
+        )
         self.resumed_requests = Counter(
             "santacoder_router_resumed_requests_total",
             "Requests that went on where an earlier answer was cut off.",

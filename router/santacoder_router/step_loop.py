@@ -18,12 +18,14 @@ from santacoder_router.core.plan import (
     Finished,
     FinishReason,
     Request,
-    StepPlan,
     Tokens,
 )
 from santacoder_router.core.scheduler import Scheduler
 from santacoder_router.metrics import Metrics
 from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
+
+# Ends of one sequence by a fault that no other has to suffer for.
+FAULTS = (FinishReason.FAILED, FinishReason.NON_FINITE, FinishReason.POISON)
 
 Clock = Callable[[], float]
 Log = structlog.typing.FilteringBoundLogger
@@ -192,15 +194,8 @@ class StepLoop:
         return plan is not None
 
     def _expire(self) -> None:
-        now = self._clock()
-        due = self._scheduler.next_deadline()
-        if due is None or due > now:
-            return
         with self._fail_stop:
-            plan, events = self._scheduler.plan(now)
-            if isinstance(plan, StepPlan):
-                # There is nobody to send it to; what it started goes back to the queue.
-                events = [*events, *self._scheduler.reset(now)]
+            events = self._scheduler.expire(self._clock())
         self._deliver(events)
 
     def _deliver(self, events: list[Event]) -> None:
@@ -208,6 +203,8 @@ class StepLoop:
         for event in events:
             if isinstance(event, Finished):
                 reader = self._readers.pop(event.request_id, None)
+                if event.reason in FAULTS:
+                    self._metrics.sequence_faults.labels(event.reason.name.lower()).inc()
             else:
                 reader = self._readers.get(event.request_id)
             if reader is not None:

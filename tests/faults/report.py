@@ -79,7 +79,8 @@ class FaultReport:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Leaves the tests of the faults that are wanted."""
-        kept, others = [], []
+        kept: list[pytest.Item] = []
+        others: list[pytest.Item] = []
         for item in items:
             ids = [name for name in ids_of(item) if name in self._tallies]
             item.user_properties.append((PROPERTY, ids))

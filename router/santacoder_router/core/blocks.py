@@ -7,6 +7,7 @@ held has holders, cached has none but still stands for a known prefix, free has 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from santacoder_router.core.prefix import Prefix, is_same_prefix
 
@@ -88,6 +89,11 @@ class BlockPool:
         if prefix.digest not in self._block_by_digest:
             self._block_by_digest[prefix.digest] = block
             self._prefixes[block] = prefix
+
+    def forget_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Forgets each."""
+        for prefix in prefixes:
+            self.forget(prefix)
 
     def forget(self, prefix: Prefix) -> None:
         """Lets `prefix` be found no more. Whoever holds its block keeps it."""

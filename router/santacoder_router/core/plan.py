@@ -43,6 +43,7 @@ class FinishReason(enum.IntEnum):
     QUEUE_TIMEOUT = 7
     NON_FINITE = 8
     FAILED = 9
+    POISON = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ results. Knows no text, no wire and no tensors.
 
 from __future__ import annotations
 
-from santacoder_router.core.group import GroupState, PlanInFlight, PlannedRow
+from santacoder_router.core.group import GroupState, PlannedRow
 from santacoder_router.core.lease import StepTime
 from santacoder_router.core.plan import (
     Event,
@@ -22,9 +22,11 @@ from santacoder_router.core.plan import (
 )
 from santacoder_router.core.planner import draft_step, extend_to_lease
 from santacoder_router.core.policy import Rank, aged_priority
+from santacoder_router.core.possible import check_possible
 from santacoder_router.core.prefix import root_prefix
-from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.sequence import Sequence
 from santacoder_router.core.settings import SchedulerConfig, SchedulerStats
+from santacoder_router.core.suspects import Suspects
 from santacoder_router.core.timers import Timers
 from santacoder_router.core.waiting import WaitingQueue
 
@@ -59,6 +61,7 @@ class Scheduler:
         self._live: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
         self._timers = Timers()
+        self._suspects = Suspects()
         self._group = GroupState(config)
         self._step_time = StepTime()
         self._arrival_count = 0
@@ -104,14 +107,7 @@ class Scheduler:
 
         Raises ValueError for a request that could never run, rather than block the queue with it.
         """
-        token_count = len(request.prompt_ids) + request.max_new_tokens
-        if not request.prompt_ids or request.max_new_tokens < 1:
-            raise ValueError("request: needs a prompt and room for one new token")
-        if len(request.output_ids) >= request.max_new_tokens:
-            raise ValueError("request: has all its new tokens already")
-        if token_count > self.max_request_tokens:
-            limit = self.max_request_tokens
-            raise ValueError(f"request: too many tokens; got {token_count}; allowed 2 to {limit}")
+        check_possible(request, self.max_request_tokens)
         self._arrival_count += 1
         order = (self._rank(request, now), self._arrival_count)
         key = request.cache_key
@@ -132,15 +128,23 @@ class Scheduler:
         """After how long a lease of so many rows ends, whatever steps it has left."""
         return self._config.plans_in_flight * self._config.plan_seconds(row_count)
 
-    def plan(self, now: float) -> tuple[StepPlan | None, list[Event]]:
-        """The next plan to send, unless nothing is to be run or enough plans are in flight."""
+    def expire(self, now: float) -> list[Event]:
+        """Ends whoever's time is up."""
         events: list[Event] = []
         while (due := self._timers.pop_due(now)) is not None:
             events.append(self._finish(*due))
+        return events
+
+    def plan(self, now: float) -> tuple[StepPlan | None, list[Event]]:
+        """The next plan to send, unless nothing is to be run or enough plans are in flight."""
+        events = self.expire(now)
         group = self._group
         if len(group.in_flight) >= self._config.plans_in_flight:
             return None, events
-        draft = draft_step(self._config, group, self._waiting)
+        if self._suspects.waits_for(group.in_flight):
+            return None, events
+        line = self._suspects.queue if self._suspects.is_trying else self._waiting
+        draft = draft_step(self._config, group, line)
         self._preemption_count += len(draft.preempted)
         for admitted in draft.admits:
             self._admitted_token_count += len(admitted.token_ids)
@@ -155,7 +159,7 @@ class Scheduler:
     def apply(self, result: StepResult, now: float) -> list[Event]:
         """What a result brings. One that is not the next expected changes nothing."""
         in_flight = self._group.in_flight
-        if not in_flight or not _is_expected(result, in_flight[0]):
+        if not in_flight or not in_flight[0].expects(result):
             return []
         plan = in_flight[0]
         plan.steps_done += result.steps_run
@@ -171,12 +175,17 @@ class Scheduler:
             if planned.residency.is_live:
                 self._apply_row(planned, row, steps, events)
             if row.state is RowState.NON_FINITE:
-                self._forget_prefixes(planned.residency.sequence)
+                # Whether or not it still lives: what it has cached is not to be read by others.
+                self._group.pool.forget_all(planned.residency.sequence.prefixes)
+        if self._suspects:
+            for sequence in self._suspects.passed(plan.rows):
+                self._clear(sequence)
         return events
 
     def reset(self, now: float) -> list[Event]:
-        """A new shard group, which knows nothing: running requests go to the queue's head."""
+        """The group has died: who ran goes to the queue's head, unless it is what killed it."""
         running = self._group.running
+        at_work = self._group.at_work()
         self._group = GroupState(self._config)
         self._step_time = StepTime()
         for residency in running:
@@ -184,7 +193,8 @@ class Scheduler:
             residency.sequence.residency = None
             residency.sequence.is_restored = True
             self._waiting.add(residency.sequence)
-        return []
+        guilty = self._suspects.judge(at_work, self._waiting)
+        return [] if guilty is None else [self._finish(guilty, FinishReason.POISON)]
 
     def next_deadline(self) -> float | None:
         """When `plan` has to be called even if nothing else happens."""
@@ -209,20 +219,16 @@ class Scheduler:
                 sequence.output_ids += token_ids
                 request_id = sequence.request.request_id
                 events.append(Tokens(request_id, token_ids, row.logprobs[: len(token_ids)]))
-            self._register_output(residency, matched_id is not None)
+            self._group.register_output(residency, matched_id is not None)
         if row.state in _ENDS:
             events.append(self._finish(sequence, _ENDS[row.state], matched_id, has_ended=True))
 
-    def _register_output(self, residency: Residency, is_matched: bool) -> None:
-        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
-        written_count = residency.sequence.token_count - (0 if is_matched else 1)
-        if written_count // self._group.block_size > residency.registered_count:
-            self._group.register_blocks(residency, written_count)
-
-    def _forget_prefixes(self, sequence: Sequence) -> None:
-        # Whether or not the sequence still lives: what it has cached is not to be read by others.
-        for prefix in sequence.prefixes:
-            self._group.pool.forget(prefix)
+    def _clear(self, sequence: Sequence) -> None:
+        if self._suspects.clear(sequence) and self._suspects.try_next(self._waiting):
+            # Whoever has been cleared makes way for the next that are tried.
+            for residency in list(self._group.running):
+                self._group.leave(residency)
+                self._waiting.add(residency.sequence)
 
     def _finish(
         self,
@@ -233,16 +239,11 @@ class Scheduler:
     ) -> Finished:
         sequence.is_ended = True
         del self._live[sequence.request.request_id]
-        if sequence.residency is None:
-            self._waiting.remove(sequence)
-        else:
+        if sequence.residency is not None:
             self._group.leave(sequence.residency, has_ended)
+        elif sequence in self._suspects.queue:
+            self._suspects.queue.remove(sequence)
+        else:
+            self._waiting.remove(sequence)
+        self._clear(sequence)
         return Finished(sequence.request.request_id, reason, matched_id)
-
-
-def _is_expected(result: StepResult, plan: PlanInFlight) -> bool:
-    return (
-        result.plan_number == plan.number
-        and result.first_step == plan.steps_done
-        and len(result.rows) == len(plan.rows)
-    )

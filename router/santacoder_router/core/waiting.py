@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 
 from santacoder_router.core.sequence import Sequence
 
@@ -17,6 +18,9 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._sequences)
 
+    def __contains__(self, sequence: Sequence) -> bool:
+        return sequence in self._sequences
+
     @property
     def head(self) -> Sequence | None:
         """The next to get a slot."""
@@ -26,6 +30,17 @@ class WaitingQueue:
         """Puts a sequence in its place."""
         insort(self._sequences, sequence, key=_place)
         self.token_count += sequence.token_count
+
+    def add_all(self, sequences: Iterable[Sequence]) -> None:
+        """Puts each in its place."""
+        for sequence in sequences:
+            self.add(sequence)
+
+    def take_all(self) -> list[Sequence]:
+        """Empties the queue."""
+        sequences, self._sequences = self._sequences, []
+        self.token_count = 0
+        return sequences
 
     def remove(self, sequence: Sequence) -> None:
         """Takes out a sequence that is in the queue."""

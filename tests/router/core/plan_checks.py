@@ -13,6 +13,7 @@ from router.core.simulated_model import require
 from santacoder_router.core.plan import Event, Finished, Started, StepPlan
 from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
 from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.waiting import WaitingQueue
 
 
 class PlanCheck:
@@ -56,6 +57,12 @@ class PlanCheck:
         ]
         require(started == expected, "I11 wrong starts", started, expected)
 
+    @property
+    def _line(self) -> WaitingQueue:
+        """Who may be admitted: while suspects are tried nobody else."""
+        suspects = self._scheduler._suspects
+        return suspects.queue if suspects.is_trying else self._scheduler._waiting
+
     def _check_progress(self, planned: set[int], token_count: int) -> None:
         group = self._scheduler._group
         for index, residency in enumerate(group.running):
@@ -73,7 +80,7 @@ class PlanCheck:
     def _check_head(self, plan: StepPlan | None, token_count: int) -> None:
         """The next in line waits for the step, a slot or blocks, and for nothing else."""
         group = self._scheduler._group
-        head = self._scheduler._waiting.head
+        head = self._line.head
         if head is None or token_count >= self._config.tokens_per_step:
             return
         if not group._free_slots:
@@ -132,7 +139,7 @@ class PlanCheck:
     def _check_admissions(self, plan: StepPlan, planned: set[int]) -> None:
         group = self._scheduler._group
         admitted = [self._scheduler._live[admit.sequence] for admit in plan.admits]
-        waiting = self._scheduler._waiting._sequences
+        waiting = self._line._sequences
         for sequence in admitted:
             request_id = sequence.request.request_id
             require(request_id in planned, "L2 admitted to a step without room", request_id)

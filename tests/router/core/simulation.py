@@ -10,6 +10,7 @@ from hashlib import blake2b
 from random import Random
 from typing import NamedTuple
 
+from router.core.blame_checks import Blame
 from router.core.cache_checks import CacheOrder
 from router.core.plan_checks import PlanCheck
 from router.core.result_checks import expected_events
@@ -24,6 +25,7 @@ from router.core.simulation_checks import (
     check_state,
     check_timer_count,
     fingerprint,
+    live_rows,
 )
 
 from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
@@ -53,6 +55,7 @@ class Simulation:
         self._live: dict[int, Client] = {}
         # Who ran when a group died and has not been admitted since.
         self._restored: set[int] = set()
+        self._blame = Blame(self.clients, self.config)
         self.scheduler = Scheduler(self.config, b"simulated seed")
         self._cut_rate = self.weather.cut_rate
         self._life = self._begin_life()
@@ -171,7 +174,10 @@ class Simulation:
         self._note("plan", plan, events)
         self._receive([event for event in events if isinstance(event, Finished)])
         require(plan is None or is_window_open, "I12 plan beyond the window", plan)
-        if is_window_open:
+        # A trial of suspects begins when the plans before it are answered.
+        if is_window_open and not self.scheduler._suspects.waits_for(
+            self.scheduler._group.in_flight
+        ):
             check.check(plan, events)
             self._life.cache.is_exact &= not order.check_evictions(plan)
         order.check_releases()
@@ -197,7 +203,7 @@ class Simulation:
         result = self._life.take_result()
         if result is None:
             return
-        live = self._live_rows()
+        live = live_rows(self.scheduler)
         order = CacheOrder(self.scheduler)
         events = self.scheduler.apply(result, self._now)
         self._note("deliver", result, events)
@@ -207,18 +213,16 @@ class Simulation:
         self._receive(events)
         self._life.follow_result(result, live)
 
-    def _live_rows(self) -> list[bool]:
-        in_flight = self.scheduler._group.in_flight
-        require(bool(in_flight), "I3 a plan was forgotten")
-        return [row.residency.sequence.residency is row.residency for row in in_flight[0].rows]
-
     def _die(self) -> None:
         """The shard group dies: whatever is on its way is lost."""
         self._note("die")
-        running = self.scheduler._group.running
-        self._restored.update(residency.sequence.request.request_id for residency in running)
+        group = self.scheduler._group
+        running = [residency.sequence.request.request_id for residency in group.at_work()]
+        self._restored.update(run.sequence.request.request_id for run in group.running)
         self._life = self._begin_life()
-        self._receive(self.scheduler.reset(self._now))
+        events = self.scheduler.reset(self._now)
+        self._blame.check_death(running, events)
+        self._receive(events)
 
     def _misdeliver(self) -> None:
         """A result comes again, too early or with a row too few: nothing changes (I2, I3)."""

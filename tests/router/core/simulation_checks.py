@@ -19,6 +19,8 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     waiting = scheduler._waiting._sequences
     together = [residency.sequence.request.request_id for residency in running]
     together += [sequence.request.request_id for sequence in waiting]
+    tried = scheduler._suspects.queue._sequences
+    together += [sequence.request.request_id for sequence in tried]
     together.sort()
     require(together == sorted(scheduler._live), "I13 live requests have one place each")
     slot_count = most_sequences(config)
@@ -96,10 +98,19 @@ def check_empty(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(stats.queued_token_count == 0, "L5 queued tokens", stats)
     require(len(scheduler._group._free_slots) == most_sequences(config), "L5 slots taken")
     require(not scheduler._group.is_retire_urgent, "L5 retires unsent")
+    suspects = scheduler._suspects
+    require(not (suspects or suspects.is_trying or suspects._untried), "L5 suspects left")
     require(scheduler.next_deadline() is None and len(scheduler._timers) == 0, "L5 timers left")
     prefixes = [prefix for prefix in scheduler._group.pool._prefixes if prefix is not None]
     is_whole = all(len(prefix.content) == config.block_size for prefix in prefixes)
     require(is_whole, "I8 a block in part written is cached")
+
+
+def live_rows(scheduler: Scheduler) -> list[bool]:
+    """Of the plan that the next result answers, the rows that it still means something to."""
+    in_flight = scheduler._group.in_flight
+    require(bool(in_flight), "I3 a plan was forgotten")
+    return [row.residency.sequence.residency is row.residency for row in in_flight[0].rows]
 
 
 def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:

@@ -121,8 +121,6 @@ def test_a_wait_too_long_ends_only_requests_that_never_started() -> None:
     planned(scheduler, 1.0)
     assert scheduler.next_deadline() == 4.0
     scheduler.reset(2.0)
-    scheduler.plan(2.0)
-    scheduler.reset(3.5)
     plan, events = scheduler.plan(4.0)
     assert plan is not None
     assert [admit.sequence for admit in plan.admits] == [1]

@@ -89,6 +89,31 @@ BLOCKS = bugs_in(
 GROUP = bugs_in(
     "group.py",
     (
+        "token_count - (0 if is_matched else 1)",
+        "token_count",
+        "a block of output is cached before its last key is written",
+    ),
+    (
+        "token_count - (0 if is_matched else 1)",
+        "token_count + (1 if is_matched else -1)",
+        "an id that ended a text counts as written",
+    ),
+    (
+        "token_count - (0 if is_matched else 1)",
+        "token_count - 1",
+        "a block that ends with the last id before a stop id is not cached",
+    ),
+    (
+        "            result.plan_number == self.number\n            and result.first_step",
+        "            result.first_step",
+        "a result of another plan is accepted",
+    ),
+    (
+        "            and result.first_step == self.steps_done\n",
+        "",
+        "a part of a lease is accepted again",
+    ),
+    (
         "sequence.generation += 1",
         "sequence.generation = 1",
         "every stay in a slot has the same generation",

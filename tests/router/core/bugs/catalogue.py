@@ -6,8 +6,9 @@ from router.core.bugs.blocks import BLOCKS, GROUP, PREFIX
 from router.core.bugs.ends import ENDS
 from router.core.bugs.planning import ADMISSION, DRAFT, LEASE
 from router.core.bugs.plans import PLANNER
-from router.core.bugs.results import REQUESTS, RESULTS
+from router.core.bugs.results import POSSIBLE, REQUESTS, RESULTS
 from router.core.bugs.sequences import POLICY, SEQUENCE, SETTINGS, TIMERS, WAITING
+from router.core.bugs.suspects import SUSPECTS
 
 CATALOGUE = [
     *BLOCKS,
@@ -22,7 +23,9 @@ CATALOGUE = [
     *DRAFT,
     *LEASE,
     *PLANNER,
+    *POSSIBLE,
     *REQUESTS,
+    *SUSPECTS,
     *RESULTS,
     *ENDS,
 ]

@@ -31,9 +31,9 @@ ENDS = bugs_in(
         "those that ran when a group died lose their place",
     ),
     (
-        "            self._waiting.add(residency.sequence)\n",
+        "            self._waiting.add(residency.sequence)\n        guilty",
         "            if residency.sequence.output_ids:\n"
-        "                self._waiting.add(residency.sequence)\n",
+        "                self._waiting.add(residency.sequence)\n        guilty",
         "whoever had no output yet is lost with the group",
     ),
     (

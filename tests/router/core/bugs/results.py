@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from router.core.bugs.bug import bugs_in
 
-REQUESTS = bugs_in(
-    "scheduler.py",
+POSSIBLE = bugs_in(
+    "possible.py",
     (
         "if not request.prompt_ids or request.max_new_tokens < 1:",
         "if request.max_new_tokens < 1:",
         "a request after no token is accepted",
     ),
     (
-        "if token_count > self.max_request_tokens:",
-        "if token_count >= self.max_request_tokens:",
+        "if token_count > token_limit:",
+        "if token_count >= token_limit:",
         "a request that just fits is refused",
     ),
     (
@@ -26,6 +26,10 @@ REQUESTS = bugs_in(
         "if len(request.output_ids) > request.max_new_tokens:",
         "a request that has all its tokens already is accepted",
     ),
+)
+
+REQUESTS = bugs_in(
+    "scheduler.py",
     (
         "Sequence(request, order, [root], list(request.output_ids))",
         "Sequence(request, order, [root])",
@@ -91,19 +95,9 @@ REQUESTS = bugs_in(
 RESULTS = bugs_in(
     "scheduler.py",
     (
-        "if not in_flight or not _is_expected(result, in_flight[0]):",
+        "if not in_flight or not in_flight[0].expects(result):",
         "if not in_flight:",
         "any result is taken for the next one",
-    ),
-    (
-        "        result.plan_number == plan.number\n        and result.first_step",
-        "        result.first_step",
-        "a result of another plan is accepted",
-    ),
-    (
-        "        and result.first_step == plan.steps_done\n",
-        "",
-        "a part of a lease is accepted again",
     ),
     (
         "            steps += plan.num_steps - plan.steps_done\n",
@@ -126,8 +120,8 @@ RESULTS = bugs_in(
         "results of a residency before a preemption are accepted",
     ),
     (
-        "            if row.state is RowState.NON_FINITE:\n                self._forget",
-        "            if row.state is RowState.MASKED:\n                self._forget",
+        "            if row.state is RowState.NON_FINITE:\n                # Whether",
+        "            if row.state is RowState.MASKED:\n                # Whether",
         "what a bad row has written stays in the cache",
     ),
     (
@@ -174,23 +168,8 @@ RESULTS = bugs_in(
         "good ids before a bad step are lost",
     ),
     (
-        "            self._register_output(residency, matched_id is not None)\n",
+        "            self._group.register_output(residency, matched_id is not None)\n",
         "",
         "output is not cached",
-    ),
-    (
-        "token_count - (0 if is_matched else 1)",
-        "token_count",
-        "a block of output is cached before its last key is written",
-    ),
-    (
-        "token_count - (0 if is_matched else 1)",
-        "token_count + (1 if is_matched else -1)",
-        "an id that ended a text counts as written",
-    ),
-    (
-        "token_count - (0 if is_matched else 1)",
-        "token_count - 1",
-        "a block that ends with the last id before a stop id is not cached",
     ),
 )
