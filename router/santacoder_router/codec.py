@@ -118,8 +118,13 @@ def _put_sampling(sampling: core.SamplingParameters, message: shard_pb2.Sampling
     message.sample_index = sampling.sample_index
 
 
-def decode_result(message: shard_pb2.StepResult, row_count: int) -> core.StepResult:
-    """Rank 0's answer to a plan of `row_count` rows; raises CodecError if columns disagree."""
+def decode_result(
+    message: shard_pb2.StepResult, row_count: int, token_count: int
+) -> core.StepResult:
+    """Rank 0's answer to a plan of `row_count` rows, with ids from 0 to `token_count` - 1.
+
+    Raises CodecError if columns disagree or an id does not exist.
+    """
     counts = unpack_uint32(message.row_token_counts)
     token_ids = unpack_uint32(message.token_ids)
     states = message.row_states
@@ -131,6 +136,11 @@ def decode_result(message: shard_pb2.StepResult, row_count: int) -> core.StepRes
     if sum(counts) != len(token_ids):
         raise CodecError(
             f"plan {message.plan_number}: {len(token_ids)} ids where the rows count {sum(counts)}"
+        )
+    if token_ids and max(token_ids) >= token_count:
+        raise CodecError(
+            f"plan {message.plan_number}: unknown id; got {max(token_ids)};"
+            f" allowed 0..{token_count - 1}"
         )
     logprobs = _logprobs(message.logprobs, len(token_ids))
     rows = []

@@ -58,17 +58,6 @@ class Metrics:
             "Sequences that gave up their slot to another.",
             registry=registry,
         )
-        self.group_failures = Counter(
-            "santacoder_router_group_failures_total",
-            "Times that the shard group ended.",
-            registry=registry,
-        )
-        self.sequence_faults = Counter(
-            "santacoder_router_sequence_faults_total",
-            "Sequences that ended by a fault of their own: failed, non_finite or poison.",
-            ["kind"],
-            registry=registry,
-        )
         self.resumed_requests = Counter(
             "santacoder_router_resumed_requests_total",
             "Requests that went on where an earlier answer was cut off.",
@@ -77,6 +66,7 @@ class Metrics:
         self.plans = Counter(
             "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
         )
+        self._add_faults(registry)
         self._add_gauges(registry)
         self._add_histograms(registry)
 
@@ -89,6 +79,19 @@ class Metrics:
                 registry=self.registry,
             )
         self._certificate_expiry.set(expiry.timestamp())
+
+    def _add_faults(self, registry: CollectorRegistry) -> None:
+        self.group_failures = Counter(
+            "santacoder_router_group_failures_total",
+            "Times that the shard group ended.",
+            registry=registry,
+        )
+        self.sequence_faults = Counter(
+            "santacoder_router_sequence_faults_total",
+            "Sequences that ended by a fault of their own: failed, non_finite or poison.",
+            ["kind"],
+            registry=registry,
+        )
 
     def _add_gauges(self, registry: CollectorRegistry) -> None:
         self.running_requests = Gauge(

@@ -15,45 +15,31 @@ import grpc
 
 from santacoder.shard.v1 import shard_pb2
 from santacoder_router import codec
-from santacoder_router.core.plan import StepPlan, StepResult
+from santacoder_router.core.plan import RowState, StepPlan, StepResult
 from santacoder_router.deadline import StepDeadline
 from santacoder_router.digests import DigestLedger, Divergence
+from santacoder_router.group_watch import Clock, GroupWatch, InFlight
 from santacoder_router.handshake import PROTOCOL_VERSION, Description, agree
 from santacoder_router.shard_link import ShardLink
 
 DESCRIBE_SECONDS = 5.0
 HALF_CLOSE_SECONDS = 3.0
-CHECK_SECONDS = 0.5
-# Heartbeats come every second; three missed ones are a stopped process or a dead link.
-HEARTBEAT_LIMIT_SECONDS = 3.5
-# The rank notices a step that overstays before the router does, and can say more about it.
-DEADLINE_MARGIN_SECONDS = 1.0
 # A lease of this length is over, or nearly, before an interrupt is there.
 SHORT_LEASE_SECONDS = 0.0005
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFailure:
-    """Why a group ended: the rank that failed first, and one line."""
+    """Why a group ended: the rank that failed first, and one line; how far the group had come."""
 
     rank: int
     message: str
-
-
-@dataclass(slots=True)
-class InFlight:
-    """A plan that was sent and has not ended. Times are the router's clock, in seconds."""
-
-    number: int
-    row_count: int
-    step_token_count: int
-    is_long_lease: bool
-    is_admission: bool
-    sent_at: float
-    step_deadline_seconds: float
-    is_interrupted: bool = False
+    last_plan_number: int = 0
+    """The plan whose step ended last."""
+    last_step: int = 0
+    """How many of its steps had ended."""
+    lost_plan_numbers: tuple[int, ...] = ()
+    """Plans that were sent and have not ended."""
 
 
 class Arrived(NamedTuple):
@@ -111,9 +97,9 @@ class ShardGroup:
         self._in_flight: dict[int, InFlight] = {}
         self._arrived: list[Arrived] = []
         self._failed_sequences: dict[int, str] = {}
-        self._progress_at = clock()
-        self._heard_at = [clock()] * len(links)
-        self._watchdog: asyncio.Task[None] | None = None
+        # The plan whose step ended last, and how many of its steps had.
+        self._last_step = (0, 0)
+        self._watch = GroupWatch(len(links), self._in_flight, clock, self._fail)
 
     def open(self, wake: Callable[[], None]) -> None:
         """Opens every rank's stream and starts the watchdog.
@@ -121,11 +107,10 @@ class ShardGroup:
         `wake` is called from then on when there is something to take or the group has failed.
         """
         self._wake = wake
-        self._heard_at = [self._clock()] * len(self._links)
         for link in self._links:
             hello = codec.encode_hello(PROTOCOL_VERSION, self.description.epoch, link.rank)
             link.open(hello, self._on_frame, self._on_end)
-        self._watchdog = asyncio.create_task(self._watch())
+        self._watch.start()
 
     def send(self, plan: StepPlan, lease_seconds: float) -> None:
         """Sends one plan, the same bytes to every rank."""
@@ -134,7 +119,7 @@ class ShardGroup:
         frame = codec.encode_plan(plan, self.description.epoch, lease_seconds, limit_seconds)
         now = self._clock()
         if not self._in_flight:
-            self._progress_at = now
+            self._watch.note_progress()
         self._in_flight[plan.number] = InFlight(
             number=plan.number,
             row_count=len(plan.rows),
@@ -175,13 +160,11 @@ class ShardGroup:
 
     def stalled_seconds(self) -> float:
         """How long plans in flight have gone without a finished step; 0 with none in flight."""
-        return self._clock() - self._progress_at if self._in_flight else 0.0
+        return self._watch.stalled_seconds()
 
     async def close(self, graceful: bool = False) -> None:
         """Ends the streams; graceful half-closes them first, so that ranks see the end coming."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-            await asyncio.wait({self._watchdog})
+        await self._watch.stop()
         if self.failure is None:
             self.failure = GroupFailure(0, "closed")
         grace_seconds = HALF_CLOSE_SECONDS if graceful else 0.0
@@ -189,7 +172,7 @@ class ShardGroup:
 
     def _fail(self, rank: int, message: str) -> None:
         if self.failure is None:
-            self.failure = GroupFailure(rank, message)
+            self.failure = GroupFailure(rank, message, *self._last_step, tuple(self._in_flight))
             self._wake()
 
     def _on_end(self, rank: int, message: str) -> None:
@@ -198,7 +181,7 @@ class ShardGroup:
     def _on_frame(self, rank: int, response: shard_pb2.ExecuteResponse) -> None:
         if self.failure is not None:
             return
-        self._heard_at[rank] = self._clock()
+        self._watch.hear(rank)
         try:
             self._take_frame(rank, response)
         except (codec.CodecError, Divergence) as error:
@@ -212,7 +195,7 @@ class ShardGroup:
         elif kind == "result":
             self._take_result(rank, response.result)
         elif kind == "heartbeat":
-            self._take_heartbeat(rank, response.heartbeat)
+            self._watch.take_heartbeat(rank, response.heartbeat)
         elif kind == "error":
             self._take_error(rank, response.error)
 
@@ -225,8 +208,11 @@ class ShardGroup:
         plan = self._in_flight.get(number)
         if plan is None:
             raise codec.CodecError(f"plan {number}: answered, but not in flight")
-        result = codec.decode_result(message, plan.row_count)
-        self._progress_at = self._clock()
+        result = codec.decode_result(message, plan.row_count, self.description.token_count)
+        if _has_lost_its_numbers(result):
+            raise codec.CodecError(f"plan {number}: no row's logits are finite")
+        self._last_step = (number, end_step)
+        self._watch.note_progress()
         if result.steps_run:
             self._observe(plan, result)
         if result.final:
@@ -240,14 +226,6 @@ class ShardGroup:
         if result.steps_run == 1 or token_count == plan.row_count:
             self._deadline.observe(token_count, result.device_seconds / result.steps_run)
 
-    def _take_heartbeat(self, rank: int, heartbeat: shard_pb2.Heartbeat) -> None:
-        oldest = self._oldest()
-        if oldest is None or heartbeat.phase != shard_pb2.PHASE_RUNNING:
-            return
-        # The age counts from the last step, which may lie long before the plan was sent.
-        waited_seconds = min(heartbeat.progress_age_us / 1e6, self._clock() - oldest.sent_at)
-        self._check_step(rank, oldest, waited_seconds)
-
     def _take_error(self, rank: int, error: shard_pb2.ShardError) -> None:
         if error.sequence:
             self._failed_sequences[error.sequence] = error.message
@@ -258,37 +236,8 @@ class ShardGroup:
     def _oldest(self) -> InFlight | None:
         return next(iter(self._in_flight.values()), None)
 
-    def _check_step(self, rank: int, plan: InFlight, waited_seconds: float) -> None:
-        limit_seconds = plan.step_deadline_seconds + DEADLINE_MARGIN_SECONDS
-        if waited_seconds > limit_seconds:
-            self._fail(
-                rank,
-                f"plan {plan.number}: no step for {waited_seconds:.1f} s;"
-                f" allowed {limit_seconds:.1f} s",
-            )
 
-    async def _watch(self) -> None:
-        while self.failure is None:
-            due = self._clock() + CHECK_SECONDS
-            await asyncio.sleep(CHECK_SECONDS)
-            late_seconds = self._clock() - due
-            if late_seconds < CHECK_SECONDS:
-                self._check(self._clock())
-            else:
-                self._forgive(late_seconds)
-
-    def _forgive(self, late_seconds: float) -> None:
-        """This router stood still; perhaps the machine did, and the ranks: nobody is blamed for it.
-
-        What they sent meanwhile is not read yet either.
-        """
-        now = self._clock()
-        self._heard_at = [min(at + late_seconds, now) for at in self._heard_at]
-        self._progress_at = min(self._progress_at + late_seconds, now)
-
-    def _check(self, now: float) -> None:
-        for rank, heard_at in enumerate(self._heard_at):
-            if now - heard_at > HEARTBEAT_LIMIT_SECONDS:
-                self._fail(rank, f"no heartbeat for {now - heard_at:.1f} s")
-        if oldest := self._oldest():
-            self._check_step(0, oldest, now - self._progress_at)
+def _has_lost_its_numbers(result: StepResult) -> bool:
+    """Whether every row of several went wrong: then it is the weights or the device, no request."""
+    rows = result.rows
+    return len(rows) > 1 and all(row.state is RowState.NON_FINITE for row in rows)

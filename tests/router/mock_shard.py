@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,10 @@ class Behaviour:
     lies_about_digest_rank: int | None = None
     fails_sequence: int | None = None
     dies_at_step: int | None = None
+    # Makes of rank 0's next result what is sent in its place.
+    spoil: Callable[[shard_pb2.StepResult], list[shard_pb2.StepResult]] | None = None
+    # The group fails whenever it runs a sequence that holds this id.
+    poison_id: int | None = None
     fingerprint: str = "fingerprint"
     protocol_version: int = 1
     interrupted_plan_numbers: list[int] = field(default_factory=list)
@@ -209,6 +213,10 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
 
     async def _run(self, plan: shard_pb2.Plan, outbox: Outbox) -> None:
         self.engine.arrange(plan)
+        running = [self.engine.slots[number] for number in unpack(plan.rows.slots)]
+        if any(self._behaviour.poison_id in slot.ids for slot in running):
+            outbox.put_nowait(self._error("poisoned", plan_number=plan.number))
+            return
         num_steps = await self._steps_to_run(plan)
         if not num_steps:
             self._report(plan, 0, [], True, outbox)
@@ -271,7 +279,9 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
             result.token_ids = struct.pack(f"<{len(ids)}I", *ids)
             result.row_states = bytes(row.state for row in row_steps)
             result.logprobs.extend(self._logprobs(plan, row_steps))
-        outbox.put_nowait(shard_pb2.ExecuteResponse(result=result))
+        spoil = self._behaviour.spoil if self._rank == 0 else None
+        for each in spoil(result) if spoil else [result]:
+            outbox.put_nowait(shard_pb2.ExecuteResponse(result=each))
 
     def _logprobs(
         self, plan: shard_pb2.Plan, row_steps: list[RowStep]

@@ -77,6 +77,9 @@ def test_only_a_lease_is_capped_and_interruptible() -> None:
     assert (lease.time_cap_us, lease.interruptible) == (2500, True)
 
 
+TOKEN_COUNT = 7
+
+
 def result_message(**fields: object) -> shard_pb2.StepResult:
     standing: dict[str, object] = {
         "plan_number": 3,
@@ -92,7 +95,7 @@ def result_message(**fields: object) -> shard_pb2.StepResult:
 
 
 def test_a_result_is_cut_into_rows() -> None:
-    result = codec.decode_result(result_message(), 3)
+    result = codec.decode_result(result_message(), 3, TOKEN_COUNT)
     assert [row.token_ids for row in result.rows] == [(4, 5), (), (6,)]
     states = [core.RowState.RUNNING, core.RowState.MASKED, core.RowState.END_OF_TEXT]
     assert [row.state for row in result.rows] == states
@@ -111,13 +114,13 @@ def logprobs(index: int, chosen: float) -> shard_pb2.TokenLogprobs:
 
 def test_log_probabilities_go_to_the_rows_of_their_ids() -> None:
     message = result_message(logprobs=[logprobs(0, -1.0), logprobs(1, -2.0)])
-    rows = codec.decode_result(message, 3).rows
+    rows = codec.decode_result(message, 3, TOKEN_COUNT).rows
     assert [entry.chosen for entry in rows[0].logprobs] == [-1.0, -2.0]
     assert rows[0].logprobs[0].top == ((9, -0.5),)
     assert rows[2].logprobs == ()
 
 
-@pytest.mark.fault("S15")
+@pytest.mark.fault("S15", "S16")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -125,6 +128,8 @@ def test_log_probabilities_go_to_the_rows_of_their_ids() -> None:
         {"row_states": b"\x01\x01"},
         {"token_ids": struct.pack("<2I", 4, 5)},
         {"token_ids": b"\x01\x02\x03"},
+        {"token_ids": struct.pack("<3I", 4, TOKEN_COUNT, 6)},
+        {"token_ids": struct.pack("<3I", 4, 2**32 - 1, 6)},
         {"row_states": bytes([1, 7, 99])},
         {"row_states": bytes([1, 7, 0])},
         {"logprobs": [logprobs(3, -1.0)]},
@@ -134,7 +139,7 @@ def test_log_probabilities_go_to_the_rows_of_their_ids() -> None:
 )
 def test_a_result_that_contradicts_itself_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(codec.CodecError):
-        codec.decode_result(result_message(**fields), 3)
+        codec.decode_result(result_message(**fields), 3, TOKEN_COUNT)
 
 
 def test_hello_and_interrupt_carry_their_numbers() -> None:

@@ -13,7 +13,7 @@ import pytest
 from router.mock_shard import Behaviour, MockGroup, ids_of
 from router.running_router import until
 
-from santacoder_router import shard_group
+from santacoder_router import group_watch, shard_group
 from santacoder_router.core import plan as core
 from santacoder_router.handshake import GroupMixed, GroupRefused
 from santacoder_router.shard_group import ShardGroup, connect
@@ -114,8 +114,8 @@ def test_a_lease_that_is_nearly_over_is_let_run(tmp_path: Path) -> None:
 
 async def heard(group: ShardGroup) -> None:
     """Waits for a frame of every rank: its stream is open."""
-    before = list(group._heard_at)
-    await until(lambda: all(a > b for a, b in zip(group._heard_at, before, strict=True)))
+    before = list(group._watch.heard_at)
+    await until(lambda: all(a > b for a, b in zip(group._watch.heard_at, before, strict=True)))
 
 
 async def failure(group: ShardGroup) -> shard_group.GroupFailure:
@@ -153,8 +153,8 @@ def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
 def test_a_rank_that_falls_silent_ends_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_group, "HEARTBEAT_LIMIT_SECONDS", 0.4)
-    monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(group_watch, "HEARTBEAT_LIMIT_SECONDS", 0.4)
+    monkeypatch.setattr(group_watch, "CHECK_SECONDS", 0.05)
     now = [100.0]
 
     async def scenario() -> None:
@@ -163,7 +163,7 @@ def test_a_rank_that_falls_silent_ends_the_group(
             for _ in range(50):
                 # No step is as long as a look of the watchdog: that would be a router that stood.
                 now[0] += 0.02
-                await until(lambda: group._heard_at == [now[0]] * 2)
+                await until(lambda: group._watch.heard_at == [now[0]] * 2)
             assert group.failure is None
             behaviour.is_silent = True
             while group.failure is None:
@@ -178,7 +178,7 @@ def test_a_rank_that_falls_silent_ends_the_group(
 def test_a_machine_that_stood_still_is_not_held_against_the_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(group_watch, "CHECK_SECONDS", 0.02)
     now = [100.0]
 
     async def scenario() -> None:
@@ -199,8 +199,8 @@ def test_a_machine_that_stood_still_is_not_held_against_the_ranks(
 def test_a_step_that_never_ends_ends_the_group_although_hearts_beat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_group, "DEADLINE_MARGIN_SECONDS", 0.1)
-    monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(group_watch, "DEADLINE_MARGIN_SECONDS", 0.1)
+    monkeypatch.setattr(group_watch, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr("santacoder_router.deadline.FIRST_USE_SECONDS", 0.1)
 
     async def scenario() -> None:

@@ -20,6 +20,7 @@ SERIES = {
     "santacoder_router_preemptions": "counter",
     "santacoder_router_resumed_requests": "counter",
     "santacoder_router_group_failures": "counter",
+    "santacoder_router_sequence_faults": "counter",
     "santacoder_router_plans": "counter",
     "santacoder_router_running_requests": "gauge",
     "santacoder_router_queued_requests": "gauge",
