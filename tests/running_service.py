@@ -41,7 +41,11 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**(os.environ if environment is None else environment), "TMPDIR": str(temporary)},
+            env={
+                **(os.environ if environment is None else environment),
+                "TMPDIR": str(temporary),
+                "XDG_STATE_HOME": f"{temporary}.state",
+            },
         )
         self.target = ""
         self.metrics_address = ""

@@ -25,6 +25,10 @@ REASONS = {
 class WholeRequest(Protocol):
     """What a choice tells the request that it belongs to."""
 
+    @property
+    def name(self) -> str:
+        """The request's id, as its caller knows it."""
+
     def started(self, cached_token_count: int) -> None:
         """The choice is in a plan."""
 
@@ -81,6 +85,11 @@ class Choice:
         self.end: ChoiceEnd | None = None
         self.is_end_told = False
         self.token_count = token_count
+
+    @property
+    def name(self) -> str:
+        """The request's id, as its caller knows it."""
+        return self._request.name
 
     def read(self, event: plan.Event) -> None:
         """The next event of the sequence."""

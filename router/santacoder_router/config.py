@@ -44,6 +44,8 @@ class RouterConfig:
     """Plans in flight for so long without a finished step make the health NOT_SERVING."""
     log_level: str
     """Least level that is logged."""
+    has_notes: bool = False
+    """Whether standard output tells the starter of deaths of the group."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
 
@@ -66,6 +68,7 @@ def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
         recovery_seconds=values.recovery_seconds,
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
+        has_notes=values.notes,
         security=security,
     )
 
@@ -103,6 +106,7 @@ def _parser() -> _Parser:
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    add("--notes", action="store_true", help="tell deaths of the group on standard output")
     add_security_arguments(parser)
     return parser
 

@@ -124,6 +124,11 @@ class Generation:
         # They hold this request too: a circle, which the collector alone would find and much later.
         self.choices = []
 
+    @property
+    def name(self) -> str:
+        """The request's id, as its caller knows it."""
+        return self._resolved.valid.request_id
+
     def started(self, cached_token_count: int) -> None:
         """The first of the choices is in a plan."""
         if self._started_at is not None:

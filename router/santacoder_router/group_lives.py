@@ -13,11 +13,13 @@ import grpc
 
 from santacoder_router.codec import CodecError
 from santacoder_router.faults import Log
+from santacoder_router.group_watch import Clock
 from santacoder_router.handshake import Description, GroupMixed, GroupRefused, check_successor
 from santacoder_router.lifecycle import Lifecycle, Phase, unavailable
 from santacoder_router.metrics import Metrics
+from santacoder_router.notes import Note, death_note, no_note
 from santacoder_router.serving import Serving
-from santacoder_router.shard_group import Clock, ShardGroup, connect
+from santacoder_router.shard_group import ShardGroup, connect
 
 RETRY_SECONDS = 0.1
 
@@ -44,6 +46,7 @@ class GroupLives:
         clock: Clock,
         log: Log,
         credentials: Credentials = lambda: None,
+        note: Note = no_note,
     ) -> None:
         self._addresses = addresses
         self._credentials = credentials
@@ -51,6 +54,7 @@ class GroupLives:
         self._metrics = metrics
         self._clock = clock
         self._log = log
+        self._note = note
         self._group: ShardGroup | None = None
 
     async def first(self, limit_seconds: float) -> ShardGroup:
@@ -65,7 +69,9 @@ class GroupLives:
             group.open(loop.wake)
             failure = await loop.serve(group)
             self._metrics.group_failures.inc()
-            self._log.error("shard group failed", rank=failure.rank, error=failure.message)
+            note = death_note(group.description.epoch, failure, loop.running_names())
+            self._log.error("shard group failed", **note)
+            self._note(note)
             self._lifecycle.enter(Phase.RECOVERING)
             await group.close()
             search = asyncio.create_task(self._successor(group.description, recovery_seconds))

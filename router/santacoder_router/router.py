@@ -22,6 +22,7 @@ from santacoder_router.health import Health
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle, Phase
 from santacoder_router.metrics import Metrics, MetricsServer
+from santacoder_router.notes import no_note, write_note
 from santacoder_router.server import PortTaken, bind, make_server
 from santacoder_router.serving import make_serving
 from santacoder_router.step_loop import SchedulerFault
@@ -58,7 +59,13 @@ class Router:
         self._intake = Intake(self.lifecycle, self.metrics, clock, log)
         self._doors = make_doors(config.security, self.metrics, clock, log)
         self._lives = GroupLives(
-            config.shard_addresses, self.lifecycle, self.metrics, clock, log, self._doors.shards
+            config.shard_addresses,
+            self.lifecycle,
+            self.metrics,
+            clock,
+            log,
+            self._doors.shards,
+            write_note if config.has_notes else no_note,
         )
         self._health = Health(self.lifecycle, config.stall_seconds)
         self._server: grpc.aio.Server | None = None

@@ -42,6 +42,10 @@ class SchedulerFault(Exception):
 class EventReader(Protocol):
     """Who gets a request's events. Called from the loop: it must be quick and must not raise."""
 
+    @property
+    def name(self) -> str:
+        """What its caller calls the request."""
+
     def read(self, event: Event) -> None:
         """The next event of the request; after `Finished` there are none."""
 
@@ -87,6 +91,11 @@ class StepLoop:
     def stalled_seconds(self) -> float:
         """How long plans in flight have gone without a finished step."""
         return self._group.stalled_seconds() if self._group is not None else 0.0
+
+    def running_names(self) -> list[str]:
+        """What their callers call the requests that the shards have now, each once."""
+        readers = map(self._readers.get, self._scheduler.running_ids)
+        return list(dict.fromkeys(reader.name for reader in readers if reader is not None))
 
     def wake(self) -> None:
         """There is something to do."""

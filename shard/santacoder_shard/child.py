@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 _LINE_LIMIT_BYTES = 1 << 20
 _READY_PREFIX = "ready "
 _ERROR_PREFIX = "error: "
+_NOTE_PREFIX = "note "
 
 
 class Child:
@@ -24,6 +25,8 @@ class Child:
         self.name = name
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.exited = asyncio.create_task(process.wait())
+        # The last line that began with "note ": what it wants its starter to know.
+        self.note = ""
         self._process = process
         self._say = say
         self._last_error = ""
@@ -86,6 +89,9 @@ class Child:
     def _take(self, line: str) -> None:
         if line.startswith(_READY_PREFIX) and not self.ready.done():
             self.ready.set_result(line)
+            return
+        if line.startswith(_NOTE_PREFIX):
+            self.note = line.removeprefix(_NOTE_PREFIX)
             return
         if line.startswith(_ERROR_PREFIX):
             self._last_error = line.removeprefix(_ERROR_PREFIX)

@@ -74,6 +74,8 @@ class ShardConfig:
     """Life of the group."""
     tls: CertificateFiles | None
     """For HOST:PORT: encrypted, and for the router's certificate alone."""
+    stacks: Path | None
+    """Where the stacks of all threads go when the rank dies or is asked for them."""
     exit_with_stdin: bool
     """Leave when standard input ends: it is a pipe that the starter holds while it lives."""
     engine: EngineOptions
@@ -101,6 +103,7 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
         rendezvous=options.rendezvous,
         epoch=options.epoch,
         tls=_tls(parser, options),
+        stacks=options.stacks,
         exit_with_stdin=options.exit_with_stdin,
         engine=engine_options(options),
     )
@@ -117,6 +120,7 @@ def _add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", type=Path, metavar="FILE", help="of shard-RANK.santacoder.internal, PEM")
     add("--tls-key", type=Path, metavar="FILE", help="its key, PEM, mode 0600")
     add("--tls-client-ca", type=Path, metavar="FILE", help="CA of router.santacoder.internal")
+    add("--stacks", type=absolute_path, metavar="FILE", help="where stacks go when the rank dies")
     add("--exit-with-stdin", action="store_true", help="leave when standard input ends")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from santacoder_shard.arguments import EXIT_USAGE, OneLineParser
+from santacoder_shard.arguments import EXIT_USAGE, OneLineParser, absolute_path
 from santacoder_shard.config import (
     MAX_PARALLEL_SIZE,
     EngineOptions,
@@ -25,6 +25,7 @@ from santacoder_shard.config import (
     engine_arguments,
     engine_options,
 )
+from santacoder_shard.crash_reports import CrashReports, default_folder, stacks_path
 from santacoder_shard.errors import CheckpointError
 from santacoder_shard.hub import ResolvedModel, resolve
 from santacoder_shard.log import make_logger
@@ -54,6 +55,8 @@ class LaunchConfig:
     tensor_parallel_size: int
     engine: EngineOptions
     router_arguments: tuple[str, ...]
+    crash_folder: Path
+    """Where reports of the group's deaths go."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +91,13 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     add_model_arguments(parser, model_required=False)
     add_engine_arguments(parser)
     add_router_arguments(parser)
+    parser.add_argument(
+        "--crash-folder",
+        type=absolute_path,
+        default=default_folder(),
+        metavar="DIR",
+        help="where a report of each death of the ranks goes, the last 20 (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     if refusal := refusal_of(options):
         parser.error(refusal)
@@ -97,6 +107,7 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
         tensor_parallel_size=options.tp,
         engine=engine_options(options),
         router_arguments=router_arguments(options),
+        crash_folder=options.crash_folder,
     )
 
 
@@ -137,15 +148,18 @@ async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Pat
         *_python_module("santacoder_shard.leash"),
         "santacoder_router",
         f"--shards={','.join(addresses)}",
+        "--notes",
         *config.router_arguments,
     ]
+    log = make_logger(config.engine.log_level)
     supervisor = Supervisor(
         router_command,
         _rank_command(config, model, addresses, run_folder),
         size,
         announce=_print,
         say=_say,
-        log=make_logger(config.engine.log_level),
+        log=log,
+        undertaker=CrashReports(config.crash_folder, run_folder, log),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -174,6 +188,7 @@ def _rank_command(
             f"--listen={addresses[rank]}",
             # Each life meets at a file of its own: the last one's still names its dead.
             f"--rendezvous={run_folder}/rendezvous-{epoch}",
+            f"--stacks={stacks_path(run_folder, rank, epoch)}",
             *same_for_all,
         ]
 

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from santacoder_shard.log import Logger, make_logger
 from santacoder_shard.router_identity import admit_router
 from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder
+from santacoder_shard.stacks import Stacks
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -89,9 +91,12 @@ async def _serve(config: ShardConfig, log: Logger) -> int:
     _watch_signals(stopped)
     if config.exit_with_stdin:
         _watch_stdin(stopped)
+    stacks = Stacks(config.stacks)
     credentials = server_credentials(config.tls, log) if config.tls else None
     with _claimed(config) as socket_file:
-        end = await _load_and_serve(config, log, socket_file, stopped, credentials)
+        end = await _load_and_serve(config, log, socket_file, stopped, credentials, stacks)
+        if end is None or end.clean or (config.exit_with_stdin and _is_orphan()):
+            stacks.discard()
     if end is None:
         log.info("leaving", reason=stopped.result())
         return EXIT_OK
@@ -108,6 +113,7 @@ async def _load_and_serve(
     socket_file: SocketFile | None,
     stopped: asyncio.Future[str],
     credentials: grpc.ServerCredentials | None,
+    stacks: Stacks,
 ) -> StreamEnd | None:
     """Until the one stream has ended, and how; None if told to stop before."""
     loop = asyncio.get_running_loop()
@@ -133,6 +139,9 @@ async def _load_and_serve(
     sys.stdout.flush()
     await _first(ended, stopped)
     end = ended.result() if ended.done() else None
+    if end is not None and not end.clean:
+        # Before anything is torn down: a thread that hangs is still where it hangs.
+        stacks.write(end.cause)
     await server.stop(STOP_SECONDS)
     return end
 
@@ -204,6 +213,11 @@ def _watch_stdin(stopped: asyncio.Future[str]) -> None:
             _stop(stopped, "the process that started this rank has ended")
 
     loop.add_reader(descriptor, read)
+
+
+def _is_orphan() -> bool:
+    """Whether whoever held the other end of standard input has gone: nobody ever writes there."""
+    return bool(select.select([sys.stdin.fileno()], [], [], 0)[0])
 
 
 def _stop(stopped: asyncio.Future[str], reason: str) -> None:

@@ -30,6 +30,7 @@ class StreamEnd:
 
     clean: bool
     reason: str
+    cause: BaseException | None = None
 
 
 class ShardServicer:
@@ -134,7 +135,7 @@ class ShardServicer:
         if cause is not None:
             self._log.error("plan failed", exc_info=cause)
         if not self._ended.done():
-            self._ended.set_result(StreamEnd(clean, reason))
+            self._ended.set_result(StreamEnd(clean, reason, cause))
 
 
 def _refusal(message: str) -> StreamFault:

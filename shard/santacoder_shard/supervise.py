@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from santacoder_shard.child import Child
+from santacoder_shard.crash_reports import Death
 from santacoder_shard.log import Logger
-from santacoder_shard.restart_budget import RestartBudget
+from santacoder_shard.restart_budget import Life, RestartBudget
+from santacoder_shard.stacks import STACKS_SIGNAL
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -32,6 +35,16 @@ FAREWELL_SECONDS = 1.0
 Command = Sequence[str]
 
 
+class Undertaker(Protocol):
+    """Who writes down how groups died."""
+
+    def stacks(self, rank: int, epoch: int) -> str:
+        """What a rank that has ended left to say of where its threads were; once."""
+
+    def write(self, death: Death) -> object:
+        """Write it down, if possible."""
+
+
 class Supervisor:
     """Runs one router and one group. `rank_command` gives a rank's command for rank and epoch."""
 
@@ -43,6 +56,7 @@ class Supervisor:
         announce: Callable[[str], None],
         say: Callable[[str], None],
         log: Logger,
+        undertaker: Undertaker,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._router_command = router_command
@@ -51,6 +65,7 @@ class Supervisor:
         self._announce = announce
         self._say = say
         self._log = log
+        self._undertaker = undertaker
         self._clock = loop.time
         self._started_at = loop.time()
         self._budget = RestartBudget()
@@ -97,7 +112,7 @@ class Supervisor:
                 self._note("serving", line=router.ready.result())
                 self._announce(router.ready.result())
             if any(rank.exited.done() for rank in self._ranks):
-                dead = await self._bury_ranks()
+                dead = await self._bury_ranks(router)
                 if not await self._restarted(dead, router):
                     return await self._give_up(dead, router)
 
@@ -113,22 +128,42 @@ class Supervisor:
     def _note_ready(self, rank: Child, _: asyncio.Future[str]) -> None:
         self._note(f"{rank.name} is ready")
 
-    async def _bury_ranks(self) -> list[Child]:
+    async def _bury_ranks(self, router: Child) -> list[Child]:
         """End the whole group; the ranks that ended by themselves, each with its reason logged."""
+        for rank in self._ranks:
+            if rank.ready.done() and not rank.exited.done():
+                rank.send(STACKS_SIGNAL)
         # One rank's end brings the others down; which was first, their reasons tell.
         await asyncio.wait([rank.exited for rank in self._ranks], timeout=WAKE_SECONDS)
         dead = [rank for rank in self._ranks if rank.exited.done()]
         await asyncio.gather(*(rank.kill() for rank in self._ranks))
+        obituaries = [await rank.obituary() for rank in dead]
+        for obituary in obituaries:
+            self._log.error(obituary, epoch=self._epoch)
+        stacks = {
+            rank.name: self._undertaker.stacks(number, self._epoch)
+            for number, rank in enumerate(self._ranks)
+        }
+        self._undertaker.write(Death(self._epoch, obituaries, self._note_of(router), stacks))
         self._ranks = []
-        for rank in dead:
-            self._log.error(await rank.obituary(), epoch=self._epoch)
         return dead
+
+    def _note_of(self, router: Child) -> dict[str, object]:
+        """What the router said of this life's end; nothing if it never saw the group."""
+        note: dict[str, object] = json.loads(router.note or "{}")
+        return note if note.get("epoch") == self._epoch else {}
+
+    def _life(self, router: Child) -> Life:
+        note = self._note_of(router)
+        if not note:
+            return Life.NEVER_UP
+        return Life.WORKED if note.get("last_step") else Life.IDLE
 
     async def _restarted(self, dead: list[Child], router: Child) -> bool:
         """Start the next group after a while; False if that is hopeless or was tried enough."""
         if any(rank.exited.result() in HOPELESS_EXIT_CODES for rank in dead):
             return False
-        delay_seconds = self._budget.next_delay(self._clock())
+        delay_seconds = self._budget.next_delay(self._clock(), self._life(router))
         if delay_seconds is None:
             return False
         self._log.warning("restarting the group", delay_seconds=delay_seconds)

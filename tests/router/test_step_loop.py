@@ -23,6 +23,7 @@ class Reader:
     def __init__(self) -> None:
         self.events: list[core.Event] = []
         self.errors: list[Exception] = []
+        self.name = "a request"
 
     def read(self, event: core.Event) -> None:
         self.events.append(event)

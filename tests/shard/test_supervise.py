@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from santacoder_shard.crash_reports import Death
 from santacoder_shard.log import make_logger
 from santacoder_shard.supervise import Supervisor
 
@@ -27,6 +28,7 @@ def note(number, _):
         sys.exit(0)
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, note)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 print("started", name, file=notes, flush=True)
 print(f"ready {name}", flush=True)
 while sys.stdin.read(1):
@@ -46,6 +48,7 @@ class Service:
     rank_count: int = 2
     announced: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
 
     def supervisor(self) -> Supervisor:
         return Supervisor(
@@ -57,7 +60,14 @@ class Service:
             self.announced.append,
             self.said.append,
             make_logger("info"),
+            self,
         )
+
+    def stacks(self, rank: int, epoch: int) -> str:
+        return f"stacks of rank {rank} in life {epoch}"
+
+    def write(self, death: Death) -> None:
+        self.deaths.append(death)
 
     def noted(self) -> list[str]:
         return self.notes.read_text().splitlines() if self.notes.exists() else []
@@ -129,6 +139,36 @@ def test_a_killed_rank_is_named_with_its_signal_and_the_whole_group_starts_again
         supervisor.signalled(signal.SIGTERM)
         assert await asyncio.wait_for(running, WAIT_SECONDS) == 0
         assert "rank 1 was killed by SIGKILL" in capfd.readouterr().err
+        [death] = service.deaths
+        assert (death.epoch, death.note) == (1, {})
+        assert death.obituaries[-1] == "rank 1 was killed by SIGKILL"
+        assert death.stacks["rank 0"] == "stacks of rank 0 in life 1"
+
+    run(test)
+
+
+@pytest.mark.fault("S18")
+def test_what_the_router_says_of_a_death_is_part_of_it_and_tells_how_soon_to_start_again(
+    notes: Path,
+) -> None:
+    router = SERVING.replace(
+        "while sys.stdin",
+        'print(\'note {"epoch": 1, "last_step": 4, "cause": "why"}\', flush=True)\nwhile sys.stdin',
+    )
+
+    async def test() -> None:
+        service = Service(notes, router_script=router)
+        supervisor = service.supervisor()
+        running = asyncio.create_task(supervisor.run())
+        await service.until(lambda: len(service.noted()) == 3 and bool(service.announced))
+        os.kill((await children(supervisor))["rank 0"], signal.SIGKILL)
+        await service.until(lambda: "started rank0-epoch2" in service.noted())
+        [death] = service.deaths
+        assert death.note["cause"] == "why"
+        # It had worked, so that nothing is counted against it.
+        assert supervisor._budget._restarted_at == []
+        supervisor.signalled(signal.SIGTERM)
+        assert await asyncio.wait_for(running, WAIT_SECONDS) == 0
 
     run(test)
 

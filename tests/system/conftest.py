@@ -32,6 +32,7 @@ def run_folders() -> Iterator[Path]:
     while (left_behind := list(folder.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.05)
     shutil.rmtree(folder)
+    shutil.rmtree(f"{folder}.state", ignore_errors=True)
     assert left_behind == []
 
 

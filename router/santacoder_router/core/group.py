@@ -116,6 +116,14 @@ class GroupState:
         if written_count // self.block_size > residency.registered_count:
             self.register_blocks(residency, written_count)
 
+    def leave_all(self) -> list[Sequence]:
+        """Takes everybody's slot and blocks back; who they were."""
+        sequences = [residency.sequence for residency in self.running]
+        for sequence in sequences:
+            if sequence.residency is not None:
+                self.leave(sequence.residency)
+        return sequences
+
     def leave(self, residency: Residency, has_ended: bool = False) -> None:
         """Takes slot and blocks back at once; the next plan says so to the shards.
 

@@ -37,7 +37,7 @@ _ENDS = {
     RowState.STOP_ID: FinishReason.STOP_ID,
     RowState.LENGTH: FinishReason.LENGTH,
     RowState.NON_FINITE: FinishReason.NON_FINITE,
-    # The shard says the row had ended; had we been told of that end, the row would not be live.
+    # The shard says the row had ended: had we been told, it would not be live.
     RowState.MASKED: FinishReason.FAILED,
 }
 _MATCHES = (RowState.END_OF_TEXT, RowState.STOP_ID)
@@ -73,6 +73,11 @@ class Scheduler:
     def max_request_tokens(self) -> int:
         """Most tokens, prompt and new ones together, of a request that can ever run."""
         return self._config.max_request_tokens
+
+    @property
+    def running_ids(self) -> list[int]:
+        """Requests in slots or in plans that are out."""
+        return [residency.sequence.request.request_id for residency in self._group.at_work()]
 
     @property
     def queued_request_count(self) -> int:
@@ -143,8 +148,7 @@ class Scheduler:
             return None, events
         if self._suspects.waits_for(group.in_flight):
             return None, events
-        line = self._suspects.queue if self._suspects.is_trying else self._waiting
-        draft = draft_step(self._config, group, line)
+        draft = draft_step(self._config, group, self._suspects.line(self._waiting))
         self._preemption_count += len(draft.preempted)
         for admitted in draft.admits:
             self._admitted_token_count += len(admitted.token_ids)
@@ -226,9 +230,7 @@ class Scheduler:
     def _clear(self, sequence: Sequence) -> None:
         if self._suspects.clear(sequence) and self._suspects.try_next(self._waiting):
             # Whoever has been cleared makes way for the next that are tried.
-            for residency in list(self._group.running):
-                self._group.leave(residency)
-                self._waiting.add(residency.sequence)
+            self._waiting.add_all(self._group.leave_all())
 
     def _finish(
         self,
@@ -241,9 +243,7 @@ class Scheduler:
         del self._live[sequence.request.request_id]
         if sequence.residency is not None:
             self._group.leave(sequence.residency, has_ended)
-        elif sequence in self._suspects.queue:
-            self._suspects.queue.remove(sequence)
         else:
-            self._waiting.remove(sequence)
+            self._suspects.line_of(sequence, self._waiting).remove(sequence)
         self._clear(sequence)
         return Finished(sequence.request.request_id, reason, matched_id)

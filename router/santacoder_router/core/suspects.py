@@ -38,6 +38,14 @@ class Suspects:
         """Whether only those in slots and in `queue` may run."""
         return bool(self._on_trial)
 
+    def line(self, waiting: WaitingQueue) -> WaitingQueue:
+        """Where those stand that may be admitted."""
+        return self.queue if self.is_trying else waiting
+
+    def line_of(self, sequence: Sequence, waiting: WaitingQueue) -> WaitingQueue:
+        """Where a sequence without a slot stands."""
+        return self.queue if sequence in self.queue else waiting
+
     def waits_for(self, in_flight: Iterable[PlanInFlight]) -> bool:
         """Whether plans are out with others than those tried: a trial has to be theirs alone."""
         return self.is_trying and any(

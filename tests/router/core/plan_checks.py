@@ -60,8 +60,7 @@ class PlanCheck:
     @property
     def _line(self) -> WaitingQueue:
         """Who may be admitted: while suspects are tried nobody else."""
-        suspects = self._scheduler._suspects
-        return suspects.queue if suspects.is_trying else self._scheduler._waiting
+        return self._scheduler._suspects.line(self._scheduler._waiting)
 
     def _check_progress(self, planned: set[int], token_count: int) -> None:
         group = self._scheduler._group

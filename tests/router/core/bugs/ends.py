@@ -53,7 +53,7 @@ ENDS = bugs_in(
         "an ended request is kept for ever",
     ),
     (
-        "            self._waiting.remove(sequence)\n",
+        "            self._suspects.line_of(sequence, self._waiting).remove(sequence)\n",
         "            pass\n",
         "whoever is cancelled in the queue still runs",
     ),
