@@ -65,9 +65,9 @@ class Service:
         self.target = facts["grpc"]
         self.metrics_address = facts["metrics"]
 
-    def said_at(self, text: str) -> float:
-        """When a line with `text` came on standard error."""
-        return next(at for at, line in self._errors if text in line)
+    def said_at(self, text: str, since: float = 0.0) -> float:
+        """When a line with `text` came on standard error, the first time from `since` on."""
+        return next(at for at, line in self._errors if text in line and at >= since)
 
     def children(self) -> dict[str, int]:
         """Process ids by name: router, rank 0, ..."""

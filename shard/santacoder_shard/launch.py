@@ -7,6 +7,7 @@ Resolves the model once, refuses what cannot work before anything starts, then h
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -27,6 +28,7 @@ from santacoder_shard.config import (
 )
 from santacoder_shard.crash_reports import CrashReports, default_folder, stacks_path
 from santacoder_shard.errors import CheckpointError
+from santacoder_shard.fault_points import FaultsRefused, read_faults
 from santacoder_shard.hub import ResolvedModel, resolve
 from santacoder_shard.log import make_logger
 from santacoder_shard.model_config import read_model_config
@@ -64,12 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = parse_config(sys.argv[1:] if arguments is None else arguments)
     started_at = time.monotonic()
     try:
+        read_faults(os.environ)
         model = find_model(config)
         check_parallel_size(model.path, config.tensor_parallel_size)
     except CheckpointError as error:
         _say(f"error: {error}")
         return EXIT_MODEL
-    except ParallelSizeRefused as error:
+    except (ParallelSizeRefused, FaultsRefused) as error:
         _say(f"error: {error}")
         return EXIT_USAGE
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -35,6 +36,9 @@ from santacoder_shard.parallel import Parallel
 from santacoder_shard.weights import choose_dtype, load_model
 from santacoder_shard.worker import PlanRunner
 
+if TYPE_CHECKING:
+    from santacoder_shard.armed import FaultPoints
+
 DEFAULT_KV_CACHE_BYTES = 4 << 30
 # Ranks load at different speeds; a peer that dies is noticed at once, a hang by the step deadline.
 COLLECTIVE_SECONDS = 120.0
@@ -48,8 +52,8 @@ class LoadedRank:
     description: shard_pb2.DescribeResponse
 
 
-def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
-    """Load this rank's part of the model and meet the other ranks.
+def load_rank(config: ShardConfig, log: Logger, points: FaultPoints | None = None) -> LoadedRank:
+    """Load this rank's part of the model and meet the other ranks. `points` only in tests.
 
     Raises UnusableOption, ParallelSizeError or CheckpointError, each with one line.
     """
@@ -76,6 +80,8 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
     model = load_model(checkpoint, config.rank, size, dtype, device)
     read_at = time.monotonic()
     parallel = _join(config, device)
+    if points is not None:
+        parallel = points.arm_parallel(parallel)
     if engine_config is None:
         # Ranks give the router one count of blocks.
         budget = parallel.least(kv_budget_bytes(device), device)
@@ -87,6 +93,8 @@ def load_rank(config: ShardConfig, log: Logger) -> LoadedRank:
         package_version=version("santacoder-serving"),
     )
     engine = _make_engine(config, model, engine_config, device, parallel)
+    if points is not None:
+        engine = points.arm_engine(engine, model)
     log.info(
         "model loaded",
         seconds=round(time.monotonic() - started_at, 2),

@@ -31,7 +31,12 @@ class Stacks:
             self._path.unlink(missing_ok=True)
 
     def write(self, cause: BaseException | None) -> None:
-        """Where `cause` was raised, if there is one, and where all threads are now."""
+        """Where `cause` was raised, if there is one, and where all threads are now.
+
+        Only to a file: on standard error an end is one line.
+        """
+        if self._path is None:
+            return
         for error in (cause,) if cause is not None else ():
             frames = traceback.format_tb(error.__traceback__)
             self._file.write(f"{type(error).__name__} was raised here:\n{''.join(frames)}\n")

@@ -1,0 +1,63 @@
+"""Every fault that is staged with real processes: where in a rank it happens, and what should come.
+
+A plot has a token id of its own: its fault waits for a request whose prompt holds that id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from santacoder_shard.fault_points import FaultPoint
+
+# Prompts hold ids below this one otherwise.
+FIRST_MARKER_ID = 300
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A fault, the id that sets it off, and how soon it has to be noticed."""
+
+    name: str
+    fault_ids: tuple[str, ...]
+    fault: FaultPoint
+    detection_seconds: float
+    """Within this the router has to know."""
+    cause: str = ""
+    """Part of the cause that the crash report gives."""
+
+
+def _plots() -> Iterable[Plot]:
+    for rank in (0, 1):
+        for at, nth in (("prefill", 1), ("decode", 30), ("forward", 40), ("logits", 40)):
+            name = f"rank {rank} killed at {at}"
+            yield Plot(name, ("S1",), FaultPoint(at, "kill", rank, nth=nth), 0.1)
+        for at in ("result", "sent"):
+            name = f"rank {rank} killed when a result is {'due' if at == 'result' else 'sent'}"
+            yield Plot(name, ("S1",), FaultPoint(at, "kill", rank, nth=30), 0.1)
+    yield Plot("native crash", ("S3",), FaultPoint("forward", "segv", 1, nth=40), 0.1)
+    yield Plot("abort", ("S3",), FaultPoint("forward", "abort", 0, nth=40), 0.1)
+    yield Plot("exception", ("S4",), FaultPoint("forward", "raise", 0, nth=40), 0.1, "RuntimeError")
+    oom = FaultPoint("forward", "device_oom", 0, nth=40)
+    yield Plot("no device memory", ("S6",), oom, 0.1, "OutOfMemoryError")
+    nan_all = FaultPoint("logits", "nan_all", 0, nth=40)
+    yield Plot("no finite row", ("S8",), nan_all, 0.1, "no row's logits are finite")
+    stop = FaultPoint("decode", "stop", 1, nth=40)
+    yield Plot("rank stopped", ("S2",), stop, 4.0, "no heartbeat")
+    stall = FaultPoint("decode", "stall_loop", 0, nth=40, seconds=60.0)
+    yield Plot("event loop stalled", ("S13",), stall, 4.0, "no heartbeat")
+    skip = FaultPoint("forward", "skip_collective", 1, nth=40)
+    yield Plot("collective skipped", ("S10", "S11"), skip, 6.0)
+    hang = FaultPoint("decode", "hang", 1, nth=40)
+    yield Plot("rank hangs", ("S10",), hang, 6.0, "no step for")
+    drop = FaultPoint("result", "drop_result", 0, nth=40)
+    yield Plot("result lost", ("S15",), drop, 6.0)
+    repeat = FaultPoint("result", "repeat_result", 0, nth=40)
+    yield Plot("result twice", ("S15",), repeat, 6.0)
+
+
+PLOTS = tuple(
+    dataclasses.replace(plot, fault=dataclasses.replace(plot.fault, token_id=FIRST_MARKER_ID + n))
+    for n, plot in enumerate(_plots())
+)
