@@ -18,6 +18,7 @@ from santacoder_router.config import RouterConfig, parse_arguments
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
+from santacoder_router.loop_watch import LoopWatch
 from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Ending, Router
 from santacoder_router.server import PortTaken
@@ -52,6 +53,8 @@ async def run(config: RouterConfig, log: Log) -> int:
     except UnusableFile as error:
         return fail(EXIT_CONFIG, str(error))
     listen_for_signals(router)
+    watch = LoopWatch(asyncio.get_running_loop())
+    watch.start()
     try:
         await router.start()
         ending = await router.run()
@@ -63,6 +66,7 @@ async def run(config: RouterConfig, log: Log) -> int:
         return fail(EXIT_FAILED, f"--shards: {error}")
     finally:
         await router.close()
+        watch.stop()
     return EXIT_OK if ending is Ending.DRAINED else EXIT_INTERNAL
 
 

@@ -6,19 +6,21 @@ import asyncio
 import time
 
 from santacoder_router.core.scheduler import SchedulerStats
+from santacoder_router.health import Health
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
 
 LOOK_SECONDS = 0.25
 
 
-async def watch(lifecycle: Lifecycle, metrics: Metrics) -> None:
+async def watch(lifecycle: Lifecycle, metrics: Metrics, health: Health) -> None:
     """Looks until cancelled; also measures how late the event loop wakes this up."""
     preemption_count = 0
     while True:
         due = time.monotonic() + LOOK_SECONDS
         await asyncio.sleep(LOOK_SECONDS)
-        metrics.loop_lag.set(max(0.0, time.monotonic() - due))
+        health.lag_seconds = max(0.0, time.monotonic() - due)
+        metrics.loop_lag.set(health.lag_seconds)
         if lifecycle.serving is None:
             continue
         stats = lifecycle.serving.step_loop.scheduler.stats

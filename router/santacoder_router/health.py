@@ -18,6 +18,8 @@ from santacoder_router.lifecycle import Lifecycle, Phase
 
 SERVICE_NAME = "grpc.health.v1.Health"
 WATCH_SECONDS = 0.2
+# An event loop that wakes so late cannot serve anybody well.
+MOST_LAG_SECONDS = 1.0
 
 
 class Health:
@@ -26,11 +28,15 @@ class Health:
     def __init__(self, lifecycle: Lifecycle, stall_seconds: float) -> None:
         self._lifecycle = lifecycle
         self._stall_seconds = stall_seconds
+        # How late the event loop woke at the last look.
+        self.lag_seconds = 0.0
 
     def is_serving(self) -> bool:
-        """A group is there, and where plans are in flight, steps finish."""
+        """A group is there, where plans are in flight, steps finish, and the loop is in time."""
         serving = self._lifecycle.serving
         if serving is None or self._lifecycle.phase is not Phase.SERVING:
+            return False
+        if self.lag_seconds > MOST_LAG_SECONDS:
             return False
         return serving.step_loop.stalled_seconds <= self._stall_seconds
 

@@ -100,7 +100,7 @@ class Router:
 
         Raises GroupRefused or GroupUnreachable if no group comes up at first.
         """
-        watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics))
+        watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics, self._health))
         reminder = asyncio.create_task(remind(self._config.security, self._log))
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())

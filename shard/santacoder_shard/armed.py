@@ -63,6 +63,8 @@ class FaultPoints:
         self._counts[fault] += 1
         count = self._counts[fault]
         is_due = count == fault.nth or (fault.repeats and count > fault.nth)
+        if is_due and fault.at == "sent":
+            time.sleep(SENDING_SECONDS)
         return is_due and (not fault.mark or _make_mark(fault.mark))
 
     def _act(self, fault: FaultPoint) -> list[str]:
@@ -127,9 +129,7 @@ class ArmedRunner:
             emit(outcome)
         if "repeat_result" in actions:
             emit(outcome)
-        if any(fault.at == "sent" for fault in self._points._faults):
-            time.sleep(SENDING_SECONDS)
-            self._points.reach("sent")
+        self._points.reach("sent")
 
 
 class ArmedParallel(Parallel):

@@ -50,7 +50,7 @@ def _plots() -> Iterable[Plot]:
     skip = FaultPoint("forward", "skip_collective", 1, nth=40)
     yield Plot("collective skipped", ("S10", "S11"), skip, 6.0)
     hang = FaultPoint("decode", "hang", 1, nth=40)
-    yield Plot("rank hangs", ("S10",), hang, 6.0, "no step for")
+    yield Plot("rank hangs", ("S10",), hang, 6.0, "hangs: its step has run for")
     drop = FaultPoint("result", "drop_result", 0, nth=40)
     yield Plot("result lost", ("S15",), drop, 6.0)
     repeat = FaultPoint("result", "repeat_result", 0, nth=40)
