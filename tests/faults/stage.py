@@ -47,12 +47,13 @@ class Stage:
 
     def ask_all(self, plot: Plot) -> list[Entry]:
         """Asks a request of every kind at once, one of which sets off the fault: the history."""
+        return self.ask(list(KINDS), plot.fault.token_id)
+
+    def ask(self, kinds: Sequence[str], marker_id: int) -> list[Entry]:
+        """Asks requests of these kinds at once: the history."""
         history: list[Entry] = []
         with Client(self.service.target) as client, ThreadPoolExecutor(len(KINDS)) as threads:
-            asked = [
-                threads.submit(self._ask, client, kind, plot.fault.token_id, history)
-                for kind in KINDS
-            ]
+            asked = [threads.submit(self._ask, client, kind, marker_id, history) for kind in kinds]
             for each in asked:
                 each.result()
         return history
@@ -121,18 +122,26 @@ def perform(stage: Stage, plot: Plot) -> dict[str, float]:
 
 @contextmanager
 def staged(
-    model: Path | str | None, folder: Path, plots: Sequence[Plot], *extra: str
+    model: Path | str | None,
+    folder: Path,
+    plots: Sequence[Plot],
+    *extra: str,
+    marks: bool = True,
+    stops: bool = True,
 ) -> Iterator[Stage]:
-    """A service that is armed with `plots`, each of which happens once; nothing is left of it."""
-    marked = [
-        dataclasses.asdict(plot.fault) | {"mark": str(folder / f"mark-{plot.fault.token_id}")}
-        for plot in plots
-    ]
+    """A service that is armed with `plots`, each of which happens once, unless not `marks`.
+
+    `stops`: at the end it is stopped, and must end well.
+    """
+    armed = [dataclasses.asdict(plot.fault) for plot in plots]
+    for each in armed if marks else ():
+        each["mark"] = str(folder / f"mark-{each['token_id']}")
     environment = {
         **os.environ,
         "SANTACODER_TEST_MODE": "1",
-        "SANTACODER_FAULTS": json.dumps(marked),
+        "SANTACODER_FAULTS": json.dumps(armed),
     }
     with serving(model, folder, *extra, environment=environment) as service:
         yield Stage(service, folder)
-        service.stop()
+        if stops:
+            service.stop()

@@ -1,10 +1,10 @@
 """Which request kills the shard group: found by trying half of the suspects at a time. Pure.
 
 One death is held against nobody: most are no request's fault. Whoever ran again when the group
-died once more, and had not got past the point at which the death before met it, is suspected. Half
-of the suspects are tried then: they run, and everybody else waits. If the group dies they alone
-are suspects; if they get past their points they are cleared, and the next are tried. Who runs
-alone when the group dies, and ran at an earlier death, is guilty: it took at most
+died once more, and had not got well past the point at which the death before met it, is suspected.
+Half of the suspects are tried then: they run, and everybody else waits. If the group dies they
+alone are suspects; if they get past their points they are cleared, and the next are tried. Who
+runs alone when the group dies, and ran at an earlier death, is guilty: it took at most
 2 + ceil(log2(suspects)) deaths in which it ran.
 """
 
@@ -16,6 +16,10 @@ from collections.abc import Sequence as Listed
 from santacoder_router.core.group import PlanInFlight, PlannedRow
 from santacoder_router.core.sequence import Residency, Sequence
 from santacoder_router.core.waiting import WaitingQueue
+
+# So many tokens behind its point a suspect is cleared. A request that kills whenever it decodes
+# still gets a token in every life, by having its text read anew.
+CLEARING_TOKEN_COUNT = 16
 
 
 class Suspects:
@@ -100,7 +104,7 @@ class Suspects:
 
     def _has_passed(self, sequence: Sequence) -> bool:
         point = self._points.get(sequence.request.request_id)
-        return point is not None and sequence.token_count > point
+        return point is not None and sequence.token_count > point + CLEARING_TOKEN_COUNT
 
     def _end_trial(self, waiting: WaitingQueue) -> None:
         self._on_trial = set()

@@ -10,6 +10,7 @@ from router.core.simulated_model import require
 
 from santacoder_router.core.plan import Event, Finished, FinishReason
 from santacoder_router.core.settings import SchedulerConfig
+from santacoder_router.core.suspects import CLEARING_TOKEN_COUNT
 
 
 class Blame:
@@ -17,8 +18,8 @@ class Blame:
 
     def __init__(self, clients: Mapping[int, Client], config: SchedulerConfig) -> None:
         self._clients = clients
-        # Most ids of a request that plans in flight hold.
-        self._window = config.plans_in_flight * config.steps_per_lease
+        # Most ids of a request that plans in flight hold, and what clears it.
+        self._window = config.plans_in_flight * config.steps_per_lease + CLEARING_TOKEN_COUNT
         self._deaths: Counter[int] = Counter()
         # How many ids it had at its first death; a window of plans later it has got somewhere.
         self._had: dict[int, int] = {}

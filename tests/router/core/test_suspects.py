@@ -18,8 +18,9 @@ from santacoder_router.core.plan import (
     Tokens,
 )
 from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.core.suspects import CLEARING_TOKEN_COUNT
 
-NEW_TOKENS = 12
+NEW_TOKENS = 40
 PROMPT_LENGTH = 6
 MOST_DEATHS = 40
 
@@ -30,8 +31,8 @@ class World:
     def __init__(self, count: int, poisons: dict[int, int], window: int = 2) -> None:
         self.scheduler = make_scheduler(
             slot_count=count,
-            block_count=8 * count,
-            tokens_per_step=8 * count,
+            block_count=16 * count,
+            tokens_per_step=64 * count,
             plans_in_flight=window,
             steps_per_lease=4,
         )
@@ -130,9 +131,15 @@ def kill(scheduler: Scheduler) -> list[Event]:
 
 
 def three_running() -> Scheduler:
-    scheduler = make_scheduler(slot_count=8, plans_in_flight=1)
+    scheduler = make_scheduler(
+        slot_count=8,
+        plans_in_flight=1,
+        block_count=200,
+        blocks_per_sequence=64,
+        context_token_count=256,
+    )
     for number in (1, 2, 3):
-        scheduler.add(make_request(number, range(number, number + 6)), 0.0)
+        scheduler.add(make_request(number, range(number, number + 6), new=100), 0.0)
     return scheduler
 
 
@@ -140,7 +147,7 @@ def three_running() -> Scheduler:
 def test_one_death_or_two_with_progress_between_are_held_against_nobody() -> None:
     scheduler = three_running()
     for _ in range(3):
-        for _ in range(2):
+        for _ in range(CLEARING_TOKEN_COUNT + 2):
             scheduler.apply(answer(planned(scheduler)), 0.0)
         assert len(planned(scheduler).rows) == 3
         assert kill(scheduler) == []
@@ -170,9 +177,13 @@ def test_while_half_is_tried_everybody_else_waits_and_may_be_cancelled() -> None
 
 def test_a_half_that_gets_past_its_point_makes_way_for_the_other() -> None:
     scheduler = three_running()
-    first = tried(scheduler)
-    scheduler.apply(answer(first), 0.0)
-    # One more token would have been theirs already.
-    assert {row.sequence for row in planned(scheduler).rows} == {3}
+    plan = tried(scheduler)
+    tried_count = 0
+    while {row.sequence for row in plan.rows} == {1, 2}:
+        tried_count += plan.num_steps
+        scheduler.apply(answer(plan), 0.0)
+        plan = planned(scheduler)
+    assert tried_count > CLEARING_TOKEN_COUNT
+    assert {row.sequence for row in plan.rows} == {3}
     assert kill(scheduler) == [Finished(3, FinishReason.POISON)]
     assert {row.sequence for row in planned(scheduler).rows} == {1, 2}

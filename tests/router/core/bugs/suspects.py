@@ -17,8 +17,8 @@ SUSPECTS = bugs_in(
         "one death is enough to be condemned",
     ),
     (
-        "point is not None and sequence.token_count > point",
-        "point is not None and sequence.token_count > point + 2**20",
+        "sequence.token_count > point + CLEARING_TOKEN_COUNT",
+        "sequence.token_count > point + 2**20",
         "nobody is cleared who got past its point",
     ),
     (
