@@ -119,9 +119,9 @@ class ArmedRunner:
             self._points.reach("prefill" if is_prefill else "decode")
         self._runner.run(plan, lambda outcome: self._emit(outcome, emit), interrupted)
 
-    def drain(self) -> None:
+    def drain(self, plan_waits: Callable[[], bool]) -> None:
         """As the engine."""
-        self._runner.drain()
+        self._runner.drain(plan_waits)
 
     def _emit(self, outcome: StepOutcome, emit: Callable[[StepOutcome], None]) -> None:
         actions = self._points.reach("result")
