@@ -22,6 +22,11 @@ from santacoder_shard.slots import PlanError, Slot, SlotTable
 from santacoder_shard.step import Plan, Row, RowOutcome, RowState, StepOutcome, TokenLogprobs
 
 _NON_FINITE_ID = -1
+_FAILED_ID = -2
+
+
+def _nobody(_sequence: int, _failure: Exception) -> None:
+    """Nobody wants to know of rows that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,16 @@ class _Sampled:
 class Engine:
     """One rank's state and the model; used by one thread. Packs the weights and warms up."""
 
-    def __init__(self, model: SantaCoder, parallel: Parallel, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: SantaCoder,
+        parallel: Parallel,
+        config: EngineConfig,
+        on_row_failure: Callable[[int, Exception], None] = _nobody,
+    ) -> None:
+        """`on_row_failure` is told, on rank 0, the sequence whose row could not be sampled."""
         model.pack()
+        self._on_row_failure = on_row_failure
         self._model = model
         self._parallel = parallel
         self._config = config
@@ -203,6 +216,9 @@ class Engine:
             batch = sample(logits, SamplingBatch(rows, self._config.token_count))
             message[:-1] = batch.token_ids.where(batch.finite, _NON_FINITE_ID)
             logprobs = batch.logprobs
+            for place, failure in batch.failures.items():
+                message[place] = _FAILED_ID
+                self._on_row_failure(slots[place].admit.sequence, failure)
         if self._parallel.rank == 0:
             message[-1] = lease_ends()
         *token_ids, ends = self._parallel.broadcast(message).tolist()
@@ -210,7 +226,11 @@ class Engine:
 
 
 def _outcome(slot: Slot, token_id: int, logprobs: TokenLogprobs | None) -> RowOutcome:
-    """Put a sampled id into its slot; a row whose logits were not finite ends without one."""
+    """Put a sampled id into its slot; a row that was not finite, or failed, ends without one."""
+    if token_id == _FAILED_ID:
+        # An end that the router has not been told of: it fails the sequence.
+        slot.ended = True
+        return RowOutcome((), RowState.MASKED)
     if token_id == _NON_FINITE_ID:
         slot.ended = True
         return RowOutcome((), RowState.NON_FINITE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ def load_rank(config: ShardConfig, log: Logger, points: FaultPoints | None = Non
         numerics_id=numerics_id(model),
         package_version=version("santacoder-serving"),
     )
-    engine = _make_engine(config, model, engine_config, device, parallel)
+    engine = _make_engine(config, model, engine_config, device, parallel, log)
     if points is not None:
         engine = points.arm_engine(engine, model)
     log.info(
@@ -130,13 +131,18 @@ def _make_engine(
     engine_config: EngineConfig,
     device: torch.device,
     parallel: Parallel,
+    log: Logger,
 ) -> PlanRunner:
     if device.type == "cpu":
-        return Engine(model, parallel, engine_config)
+        return Engine(model, parallel, engine_config, partial(_note_row_failure, log))
     # Here, because a CPU rank needs neither Triton nor a compiler.
     from santacoder_shard.gpu_engine import GpuEngine
 
     return GpuEngine(model, engine_config, device, parallel)
+
+
+def _note_row_failure(log: Logger, sequence: int, failure: Exception) -> None:
+    log.error("a row could not be sampled", sequence=sequence, exc_info=failure)
 
 
 def _find_model(config: ShardConfig) -> ResolvedModel:

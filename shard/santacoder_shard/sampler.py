@@ -55,11 +55,13 @@ class SampledBatch:
 
     token_ids: int64 [R].
     finite: bool [R], whether the raw logits of all existing ids are finite.
+    failures: by place, what went wrong with rows that could not be sampled; their ids mean nothing.
     """
 
     token_ids: Tensor
     logprobs: list[TokenLogprobs | None]
     finite: Tensor
+    failures: dict[int, Exception]
 
 
 def sample(logits: Tensor, batch: SamplingBatch) -> SampledBatch:
@@ -70,15 +72,20 @@ def sample(logits: Tensor, batch: SamplingBatch) -> SampledBatch:
     finite = highest.values.isfinite() & existing.amin(dim=1).isfinite()
     token_ids = highest.indices
     logprobs: list[TokenLogprobs | None] = [None] * len(batch.rows)
+    failures: dict[int, Exception] = {}
     for index, (row, row_is_finite) in enumerate(zip(batch.rows, finite.tolist(), strict=True)):
         if not row_is_finite:
             continue
-        if not is_plain_greedy(row):
-            token_ids[index] = _choose(existing[index], row)
-        if row.logprob_count is not None:
-            token_id = int(token_ids[index])
-            logprobs[index] = token_logprobs(existing[index], token_id, row.logprob_count)
-    return SampledBatch(token_ids, logprobs, finite)
+        # A row's options are its own: whatever goes wrong with them is no other row's fault.
+        try:
+            if not is_plain_greedy(row):
+                token_ids[index] = _choose(existing[index], row)
+            if row.logprob_count is not None:
+                token_id = int(token_ids[index])
+                logprobs[index] = token_logprobs(existing[index], token_id, row.logprob_count)
+        except Exception as error:
+            failures[index] = error
+    return SampledBatch(token_ids, logprobs, finite, failures)
 
 
 def distribution(logits: Tensor, row: SamplingRow) -> Tensor:

@@ -19,6 +19,8 @@ from engine_driver import (
     small_geometry,
 )
 
+from santacoder_shard import sampler
+from santacoder_shard.engine import Engine
 from santacoder_shard.slots import PlanError
 from santacoder_shard.step import BlockGrant, Retire, Row, RowState, SamplingParameters, StepOutcome
 
@@ -219,6 +221,32 @@ def test_a_row_that_is_not_finite_ends_alone_and_without_an_id() -> None:
     assert driver.ids[1] == greedy_ids(3)
     alone = EngineDriver(random_model(small_geometry()), slot_count=1, blocks_per_sequence=8)
     alone.generate(0, PROMPT[:10], 6)
+    assert torch.equal(driver.all_logits(0), alone.all_logits(0))
+
+
+@pytest.mark.fault("S4")
+def test_a_row_that_cannot_be_sampled_ends_alone_and_without_an_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures: list[tuple[int, str]] = []
+    model = random_model(small_geometry())
+    driver = EngineDriver(model, slot_count=2, blocks_per_sequence=8)
+    assert isinstance(driver.engine, Engine)
+    driver.engine._on_row_failure = lambda sequence, error: failures.append((sequence, str(error)))
+    driver.start(0, PROMPT[:10])
+    driver.start(1, PROMPT, sampling=SamplingParameters(temperature=0.8, seed=4))
+    driver.run([driver.row(0, 10), driver.row(1, 20)])
+
+    def explode(*_: object) -> int:
+        raise ZeroDivisionError("an option")
+
+    monkeypatch.setattr(sampler, "_choose", explode)
+    outcomes = driver.run([driver.row(0), driver.row(1)], num_steps=3)
+    assert states(outcomes, row=1) == [RowState.MASKED] * 3
+    assert states(outcomes) == [RowState.RUNNING] * 3
+    assert [message for _, message in failures] == ["an option"]
+    alone = EngineDriver(random_model(small_geometry()), slot_count=1, blocks_per_sequence=8)
+    alone.generate(0, PROMPT[:10], 4)
     assert torch.equal(driver.all_logits(0), alone.all_logits(0))
 
 
