@@ -149,7 +149,7 @@ def test_a_rank_that_dies_ends_the_group(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.fault("S2")
+@pytest.mark.fault("S2", "S14")
 def test_a_rank_that_falls_silent_ends_the_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

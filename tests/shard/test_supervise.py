@@ -14,6 +14,7 @@ import pytest
 
 from santacoder_shard.crash_reports import Death
 from santacoder_shard.log import make_logger
+from santacoder_shard.restart_budget import RestartBudget
 from santacoder_shard.supervise import Supervisor
 
 WAIT_SECONDS = 60.0
@@ -257,6 +258,39 @@ def test_a_second_signal_ends_everything_at_once(
         for pid in pids.values():
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+    run(test)
+
+
+@pytest.mark.fault("S20")
+@pytest.mark.long
+def test_a_hundred_deaths_leave_no_process_and_no_descriptor_behind(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RestartBudget, "next_delay", lambda *_: 0.0)
+
+    def held() -> tuple[int, int]:
+        """Descriptors and children of this process."""
+        tasks = Path("/proc/self/task").iterdir()
+        born = [len((task / "children").read_text().split()) for task in tasks]
+        return len(list(Path("/proc/self/fd").iterdir())), sum(born)
+
+    async def test() -> None:
+        service = Service(notes)
+        supervisor = service.supervisor()
+        running = asyncio.create_task(supervisor.run())
+        await service.until(lambda: len(service.noted()) == 3 and bool(service.announced))
+        before = held()
+        for epoch in range(2, 102):
+            os.kill((await children(supervisor))[f"rank {epoch % 2}"], signal.SIGKILL)
+            started = {f"started rank{rank}-epoch{epoch}" for rank in (0, 1)}
+            await service.until(lambda started=started: started <= set(service.noted()))  # type: ignore[misc]
+            # A rank may speak before its starter has come to know it.
+            await service.until(lambda: len(supervisor._ranks) == 2)
+        assert held() == before
+        assert len(service.deaths) == 100
+        supervisor.signalled(signal.SIGTERM)
+        assert await asyncio.wait_for(running, WAIT_SECONDS) == 0
 
     run(test)
 

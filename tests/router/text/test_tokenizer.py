@@ -196,6 +196,7 @@ class _Blocked(Tokenizer):
         return super().encode(*texts)
 
 
+@pytest.mark.fault("R6")
 def test_tokenizing_past_its_budget_is_refused_and_what_waits_is_never_run(
     tokenizer_json: bytes,
 ) -> None:
