@@ -81,6 +81,8 @@ class FaultPoints:
                 raise RuntimeError("a fault point")
             case "device_oom":
                 raise torch.OutOfMemoryError("a fault point")
+            case "device_assert":
+                _break_the_device()
             case "allocate":
                 _allocate_without_end()
             case "hang":
@@ -177,6 +179,14 @@ def arm_model(model: SantaCoder, points: FaultPoints) -> None:
 def _flip_a_bit(model: SantaCoder) -> None:
     weight = next(parameter for parameter in model.parameters() if parameter.ndim > 1)
     weight.detach().view(-1)[:1].neg_()
+
+
+def _break_the_device() -> None:
+    """Reads beyond a tensor on the GPU: every later call there fails."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    beyond = torch.full((1,), 1 << 20, device=device)
+    torch.zeros(1, device=device).index_select(0, beyond)
+    torch.cuda.synchronize()
 
 
 def _allocate_without_end() -> None:

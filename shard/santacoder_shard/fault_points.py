@@ -22,6 +22,7 @@ ACTIONS = (
     "stop",
     "raise",
     "device_oom",
+    "device_assert",
     "allocate",
     "hang",
     "slow",

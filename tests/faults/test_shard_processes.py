@@ -60,7 +60,7 @@ def test_a_group_that_dies_at_every_start_is_given_up_and_everybody_told_at_once
     fault_model: Path, stage_folder: Path, record_property: Record
 ) -> None:
     """Its first life works; those that follow do not come up, each later than the one before."""
-    first = plot_of("decode", "kill", nth=10, epoch=1)
+    first = plot_of("decode", "kill", nth=4, epoch=1)
     starts = [plot_of("start", "kill", token_id=-1, epoch=epoch) for epoch in range(2, 9)]
     armed = [first, *starts]
     with staged(fault_model, stage_folder, armed, marks=False, stops=False) as stage:
@@ -115,7 +115,7 @@ def memory_group(pid: int) -> Iterator[Path]:
 def test_a_rank_that_the_kernel_kills_for_its_memory_is_replaced(
     fault_model: Path, stage_folder: Path
 ) -> None:
-    hungry = plot_of("decode", "allocate", nth=10)
+    hungry = plot_of("decode", "allocate", nth=4)
     with staged(fault_model, stage_folder, [hungry]) as stage:
         with memory_group(stage.service.children()["rank 0"]) as group:
             perform(stage, hungry)
