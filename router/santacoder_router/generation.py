@@ -17,6 +17,7 @@ from santacoder_router.core import plan
 from santacoder_router.endings import error_for
 from santacoder_router.faults import Log
 from santacoder_router.metrics import Metrics
+from santacoder_router.poison_list import PoisonList
 from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.resumption import Beginning, begin_anew
 from santacoder_router.text.tokenizer import Tokenizer
@@ -40,6 +41,7 @@ class Surroundings:
     clock: Callable[[], float]
     metrics: Metrics
     log: Log
+    poison: PoisonList
 
 
 class Generation:
@@ -171,6 +173,8 @@ class Generation:
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
+        if reason is plan.FinishReason.POISON:
+            self._surroundings.poison.add(self._resolved.prompt_ids)
         self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
 
     def _end_unrun(self, beginnings: Sequence[Beginning]) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.endings import QUEUE_RETRY_SECONDS
+from santacoder_router.core.plan import FinishReason
+from santacoder_router.endings import QUEUE_RETRY_SECONDS, error_for
 from santacoder_router.errors import AlreadyExists, Overloaded, Reason, Unsupported, shown
 from santacoder_router.faults import Log
 from santacoder_router.generation import Generation, Surroundings
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.metrics import Metrics
+from santacoder_router.poison_list import PoisonList
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve
 from santacoder_router.resumption import Beginning, begin_anew, go_on
 from santacoder_router.serving import Serving
@@ -34,6 +36,7 @@ class Intake:
         self._log = log
         self._running_ids: set[str] = set()
         self._last_sequence = 0
+        self._poison = PoisonList(clock)
         self._surroundings: Surroundings | None = None
 
     @property
@@ -65,6 +68,8 @@ class Intake:
         try:
             prompt = await serving.tokenizer_threads.encode_prompt(valid.prompt)
             resolved = resolve(valid, prompt, serving.limits, serving.tokenizer.sentinels)
+            if resolved.prompt_ids in self._poison:
+                raise error_for(FinishReason.POISON, False, self._log)
             beginnings = await _beginnings(serving, resolved)
             # The phase may have changed while a thread was tokenizing.
             serving = self._lifecycle.admit()
@@ -152,6 +157,7 @@ class Intake:
             clock=self._clock,
             metrics=self._metrics,
             log=self._log,
+            poison=self._poison,
         )
         return self._surroundings
 

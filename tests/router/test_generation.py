@@ -13,6 +13,7 @@ from santacoder_router.core import plan as core
 from santacoder_router.generation import Generation, Surroundings
 from santacoder_router.limits import Limits
 from santacoder_router.metrics import Metrics
+from santacoder_router.poison_list import PoisonList
 from santacoder_router.resolution import resolve
 from santacoder_router.text.prompt import PromptIds
 from santacoder_router.text.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ def generation() -> Generation:
         clock=lambda: 0.0,
         metrics=Metrics(),
         log=make_log([]),
+        poison=PoisonList(lambda: 0.0),
     )
     resolved = resolve(valid, PromptIds((1,)), LIMITS, None)
     return Generation(resolved, range(1, 2), 0.0, surroundings)

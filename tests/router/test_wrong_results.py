@@ -173,6 +173,12 @@ def test_a_request_that_kills_the_group_fails_alone(tmp_path: Path, count: int) 
             assert error.code() is grpc.StatusCode.INTERNAL
             assert reason_of(error) == "POISON_REQUEST"
             # A death to notice, one to suspect, and one for each halving of those that ran.
-            assert running.group.epoch - 1 <= 2 + count.bit_length()
+            deaths = running.group.epoch - 1
+            assert deaths <= 2 + count.bit_length()
+            # Whoever sends it again is told at once, and nobody else suffers for it.
+            for _ in range(3):
+                again = await failure_of(running.complete(token_ids=poison))
+                assert reason_of(again) == "POISON_REQUEST"
+            assert running.group.epoch - 1 == deaths
 
     asyncio.run(scenario())
