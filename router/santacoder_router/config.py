@@ -75,7 +75,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
-        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+        text = message.removeprefix("argument ")
+        self.exit(2, f"error: {text}\nhint: {self.prog} --help\n")
 
 
 def _parser() -> _Parser:
