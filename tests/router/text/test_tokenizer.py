@@ -150,6 +150,36 @@ def test_a_damaged_file_is_named_on_one_line(content: bytes, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token_id", [-1, 1 << 24, 1 << 62])
+def test_an_id_that_no_table_holds_is_refused(tokenizer_json: bytes, token_id: int) -> None:
+    content = json.loads(tokenizer_json)
+    content["added_tokens"][0]["id"] = token_id
+    with pytest.raises(TokenizerFileError, match=f"out of range; got {token_id}; allowed 0.."):
+        Tokenizer(json.dumps(content).encode())
+
+
+def test_a_panic_of_the_library_is_a_damaged_file(tokenizer_json: bytes) -> None:
+    content = json.loads(tokenizer_json)
+    content["model"]["continuing_subword_prefix"] = "longer than any token"
+    with pytest.raises(TokenizerFileError, match="out of range for slice"):
+        Tokenizer(json.dumps(content).encode())
+
+
+def test_a_panic_over_a_text_fails_its_request_alone(tokenizer_json: bytes) -> None:
+    tokenizer = Tokenizer(tokenizer_json)
+
+    class PanicException(BaseException):
+        """As pyo3 raises it, which cannot be imported."""
+
+    class Encoder:
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise PanicException
+
+    tokenizer._encoder = Encoder()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="panicked"):
+        tokenizer.encode("x")
+
+
 def test_a_vocabulary_that_would_drop_bytes_is_refused(tokenizer_json: bytes) -> None:
     content = json.loads(tokenizer_json)
     content["model"]["merges"] = []
