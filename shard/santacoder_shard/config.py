@@ -66,6 +66,8 @@ class ShardConfig:
     """Given with a folder that has been resolved already: what the user called it."""
     model_commit: str
     """Given with a folder that has been resolved already: its commit, empty if it has none."""
+    verified_as: str
+    """Given with a folder whose files have been checked already: what they were known by then."""
     listen: str
     """unix:PATH or HOST:PORT."""
     rendezvous: Path | None
@@ -97,6 +99,7 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
         revision=options.revision,
         model_name=options.model_name,
         model_commit=options.model_commit,
+        verified_as=options.verified_as,
         listen=options.listen,
         rendezvous=options.rendezvous,
         epoch=options.epoch,
@@ -114,6 +117,7 @@ def _add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=whole_number(1, 2**63), default=1, help="life of the group (default 1)")
     add("--model-name", help="what --model, a resolved folder, was called")
     add("--model-commit", default="", help="commit of --model, a resolved folder")
+    add("--verified-as", default="", help="what --model's checked files are known by")
     add("--tls-cert", type=Path, metavar="FILE", help="of shard-RANK.santacoder.internal, PEM")
     add("--tls-key", type=Path, metavar="FILE", help="its key, PEM, mode 0600")
     add("--tls-client-ca", type=Path, metavar="FILE", help="CA of router.santacoder.internal")
