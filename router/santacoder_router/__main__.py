@@ -15,6 +15,7 @@ import structlog
 import uvloop
 
 from santacoder_router.config import RouterConfig, parse_arguments
+from santacoder_router.environment import strange_variables
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
@@ -36,7 +37,7 @@ COLLECT_EVERY = 50_000
 
 def main() -> None:
     """The command."""
-    config = parse_arguments(sys.argv[1:])
+    config = parse_arguments(sys.argv[1:], os.environ)
     harden()
     log = make_log(config.log_level)
     # asyncio's own loop is a tenth slower over a whole request.
@@ -47,6 +48,8 @@ def main() -> None:
 async def run(config: RouterConfig, log: Log) -> int:
     """Runs a router to its end; gives the exit code."""
     log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
+    for line in strange_variables(os.environ):
+        log.warning(line)
     try:
         router = Router(config, announce, log)
     except UnusableFile as error:

@@ -1,4 +1,6 @@
-"""The router's settings: read once from the command line, checked, frozen. No environment.
+"""The router's settings: read once from the command line, checked, frozen.
+
+The environment sets nothing; what looks as if it should is told.
 
 What belongs to the model or the shards is not here: they describe themselves.
 """
@@ -7,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NoReturn
 
+from santacoder_router.environment import strange_variables
 from santacoder_router.security_options import (
     SecurityConfig,
     UnsafeOptions,
@@ -48,10 +52,14 @@ class RouterConfig:
     """Who may listen in, and who may call."""
 
 
-def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
+def parse_arguments(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> RouterConfig:
     """Settings from arguments; on a wrong one prints a line and exits with 2, as argparse does."""
     parser = _parser()
     values = parser.parse_args(arguments)
+    if values.strict_env and (strange := strange_variables(environment)):
+        parser.error(strange[0])
     try:
         security = security_of(values)
     except UnsafeOptions as error:
@@ -104,6 +112,7 @@ def _parser() -> _Parser:
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
     add_security_arguments(parser)
     return parser
 

@@ -23,6 +23,7 @@ from santacoder_shard.config import (
     EngineOptions,
     add_engine_arguments,
     add_model_arguments,
+    check_environment,
     engine_arguments,
     engine_options,
 )
@@ -92,6 +93,7 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     add_engine_arguments(parser)
     add_router_arguments(parser)
     options = parser.parse_args(arguments)
+    check_environment(parser, options)
     if refusal := refusal_of(options):
         parser.error(refusal)
     return LaunchConfig(
