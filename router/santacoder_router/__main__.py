@@ -22,6 +22,7 @@ from santacoder_router.handshake import GroupRefused
 from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Ending, Router
 from santacoder_router.server import PortTaken
+from santacoder_router.tracing import TracingAbsent
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -52,7 +53,7 @@ async def run(config: RouterConfig, log: Log) -> int:
         log.warning(line)
     try:
         router = Router(config, announce, log)
-    except UnusableFile as error:
+    except (UnusableFile, TracingAbsent) as error:
         return fail(EXIT_CONFIG, str(error))
     listen_for_signals(router)
     try:

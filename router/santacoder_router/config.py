@@ -19,6 +19,7 @@ from santacoder_router.security_options import (
     SecurityConfig,
     UnsafeOptions,
     add_security_arguments,
+    is_loopback,
     security_of,
 )
 
@@ -50,6 +51,8 @@ class RouterConfig:
     """Least level that is logged."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
+    otlp_endpoint: str | None = None
+    """Where traces go; None makes none."""
 
 
 def parse_arguments(
@@ -75,6 +78,7 @@ def parse_arguments(
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
         security=security,
+        otlp_endpoint=values.otlp_endpoint,
     )
 
 
@@ -112,6 +116,7 @@ def _parser() -> _Parser:
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    add("--otlp-endpoint", type=_endpoint, metavar="URL", help="collector of traces, OTLP (none)")
     add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
     add_security_arguments(parser)
     return parser
@@ -124,6 +129,19 @@ def _addresses(text: str) -> tuple[str, ...]:
     if len(set(addresses)) != len(addresses):
         raise argparse.ArgumentTypeError(f"an address is there twice; got {text!r}")
     return addresses
+
+
+def _endpoint(text: str) -> str:
+    """Traces name requests and callers, so they leave the machine encrypted only."""
+    scheme, _, address = text.partition("://")
+    host, _, port = address.rpartition(":")
+    is_address = scheme in ("http", "https") and host and port.isdigit()
+    if not is_address or (scheme == "http" and not is_loopback(host.strip("[]"))):
+        raise argparse.ArgumentTypeError(
+            f"not an endpoint; got {text!r}; allowed http://HOST:PORT on this machine,"
+            " https://HOST:PORT"
+        )
+    return text
 
 
 def _port(text: str) -> int:
