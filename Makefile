@@ -19,7 +19,7 @@ GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs
+.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ gpu-test: $(GPU_SETUP) ## Run the tests that need a GPU (ARGS=--long for those o
 
 scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
 	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)
+
+fuzz: $(VENV)/.dev ## Give foreign bytes to every reader (ARGS="--raw 100000000 --structured 1000000 --files 1000000 --live 10000")
+	PYTHONPATH=tests $(BIN)/python -W ignore -m fuzz.fuzz $(ARGS)
+
+bad-inputs: $(VENV)/.dev ## Print the table of bad inputs: number, input, way in, answer (the tests try every row)
+	@PYTHONPATH=tests $(BIN)/python -m bad_inputs.table
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 	$(BIN)/ruff format --check $(LINTED)

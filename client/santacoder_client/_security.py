@@ -13,6 +13,7 @@ import grpc.aio
 
 from santacoder_client._address import is_loopback
 from santacoder_client._tls import TLS, StrPath, credentials_of, read_file, server_name_option
+from santacoder_client._tracing import TracedChannel
 
 ChannelT = TypeVar("ChannelT", grpc.Channel, grpc.aio.Channel)
 ChannelOptions = list[tuple[str, int | str]]
@@ -54,9 +55,10 @@ class Security:
         return self._authorized(channel)
 
     def _authorized(self, channel: ChannelT) -> ChannelT:
+        traced = cast(ChannelT, TracedChannel(channel, self.target))
         if self.token is None:
-            return channel
-        return cast(ChannelT, _AuthorizedChannel(channel, self.token))
+            return traced
+        return cast(ChannelT, _AuthorizedChannel(traced, self.token))
 
 
 class _AuthorizedChannel:

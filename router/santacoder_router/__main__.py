@@ -15,12 +15,14 @@ import structlog
 import uvloop
 
 from santacoder_router.config import RouterConfig, parse_arguments
+from santacoder_router.environment import strange_variables
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
 from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Ending, Router
 from santacoder_router.server import PortTaken
+from santacoder_router.tracing import TracingAbsent
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -36,7 +38,7 @@ COLLECT_EVERY = 50_000
 
 def main() -> None:
     """The command."""
-    config = parse_arguments(sys.argv[1:])
+    config = parse_arguments(sys.argv[1:], os.environ)
     harden()
     log = make_log(config.log_level)
     # asyncio's own loop is a tenth slower over a whole request.
@@ -47,9 +49,11 @@ def main() -> None:
 async def run(config: RouterConfig, log: Log) -> int:
     """Runs a router to its end; gives the exit code."""
     log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
+    for line in strange_variables(os.environ):
+        log.warning(line)
     try:
         router = Router(config, announce, log)
-    except UnusableFile as error:
+    except (UnusableFile, TracingAbsent) as error:
         return fail(EXIT_CONFIG, str(error))
     listen_for_signals(router)
     try:

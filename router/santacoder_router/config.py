@@ -1,4 +1,6 @@
-"""The router's settings: read once from the command line, checked, frozen. No environment.
+"""The router's settings: read once from the command line, checked, frozen.
+
+The environment sets nothing; what looks as if it should is told.
 
 What belongs to the model or the shards is not here: they describe themselves.
 """
@@ -7,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NoReturn
 
+from santacoder_router.environment import strange_variables
 from santacoder_router.security_options import (
     SecurityConfig,
     UnsafeOptions,
     add_security_arguments,
+    is_loopback,
     security_of,
 )
 
@@ -46,12 +51,18 @@ class RouterConfig:
     """Least level that is logged."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
+    otlp_endpoint: str | None = None
+    """Where traces go; None makes none."""
 
 
-def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
+def parse_arguments(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> RouterConfig:
     """Settings from arguments; on a wrong one prints a line and exits with 2, as argparse does."""
     parser = _parser()
     values = parser.parse_args(arguments)
+    if values.strict_env and (strange := strange_variables(environment)):
+        parser.error(strange[0])
     try:
         security = security_of(values)
     except UnsafeOptions as error:
@@ -67,6 +78,7 @@ def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
         security=security,
+        otlp_endpoint=values.otlp_endpoint,
     )
 
 
@@ -75,7 +87,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
-        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+        text = message.removeprefix("argument ")
+        self.exit(2, f"error: {text}\nhint: {self.prog} --help\n")
 
 
 def _parser() -> _Parser:
@@ -103,6 +116,8 @@ def _parser() -> _Parser:
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
+    add("--otlp-endpoint", type=_endpoint, metavar="URL", help="collector of traces, OTLP (none)")
+    add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
     add_security_arguments(parser)
     return parser
 
@@ -114,6 +129,19 @@ def _addresses(text: str) -> tuple[str, ...]:
     if len(set(addresses)) != len(addresses):
         raise argparse.ArgumentTypeError(f"an address is there twice; got {text!r}")
     return addresses
+
+
+def _endpoint(text: str) -> str:
+    """Traces name requests and callers, so they leave the machine encrypted only."""
+    scheme, _, address = text.partition("://")
+    host, _, port = address.rpartition(":")
+    is_address = scheme in ("http", "https") and host and port.isdigit()
+    if not is_address or (scheme == "http" and not is_loopback(host.strip("[]"))):
+        raise argparse.ArgumentTypeError(
+            f"not an endpoint; got {text!r}; allowed http://HOST:PORT on this machine,"
+            " https://HOST:PORT"
+        )
+    return text
 
 
 def _port(text: str) -> int:

@@ -188,5 +188,6 @@ class InternalError(RouterError):
 
 
 def _one_line(text: str) -> str:
-    plain = "".join(character if " " <= character <= "~" else "?" for character in text)
-    return plain[:MESSAGE_BYTE_LIMIT]
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return text[:MESSAGE_BYTE_LIMIT]

@@ -17,6 +17,7 @@ from santacoder_router.core import plan
 from santacoder_router.endings import error_for
 from santacoder_router.faults import Log
 from santacoder_router.metrics import Metrics
+from santacoder_router.request_trace import Timeline, current_trace
 from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.resumption import Beginning, begin_anew
 from santacoder_router.text.tokenizer import Tokenizer
@@ -121,6 +122,8 @@ class Generation:
     def close(self) -> None:
         """Ends what still runs, for nobody reads on."""
         self.cancel()
+        if (trace := current_trace.get()) is not None:
+            trace.add(self._timeline())
         # They hold this request too: a circle, which the collector alone would find and much later.
         self.choices = []
 
@@ -166,7 +169,15 @@ class Generation:
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
-        self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
+        log = self._surroundings.log.bind(request_id=self._resolved.valid.request_id)
+        self.fail(error_for(reason, self._started_at is not None, log))
+
+    def _timeline(self) -> Timeline:
+        ended_at = self._surroundings.clock() if self._ended_at is None else self._ended_at
+        times = (self._arrival, self._started_at, self._first_token_at, ended_at)
+        token_count = sum(choice.token_count for choice in self.choices)
+        counts = (len(self._resolved.prompt_ids), self._cached_token_count, token_count)
+        return Timeline(self._resolved.valid.request_id, *times, *counts)
 
     def _end_unrun(self, beginnings: Sequence[Beginning]) -> None:
         """What had ended when the caller was cut off has nothing to run."""

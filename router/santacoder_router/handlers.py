@@ -148,7 +148,8 @@ class Handlers:
             await abort(context, error, call.request_id)
         except Exception as cause:
             self._count(method, grpc.StatusCode.INTERNAL)
-            fault = internal_error(self._log, f"{method} failed", cause)
+            log = self._log.bind(request_id=call.request_id)
+            fault = internal_error(log, f"{method} failed", cause)
             await abort(context, fault, call.request_id)
         self._count(method, grpc.StatusCode.OK)
         return output

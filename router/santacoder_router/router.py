@@ -25,6 +25,7 @@ from santacoder_router.metrics import Metrics, MetricsServer
 from santacoder_router.server import PortTaken, bind, make_server
 from santacoder_router.serving import make_serving
 from santacoder_router.step_loop import SchedulerFault
+from santacoder_router.tracing import Tracing
 
 METRICS_HOST = "127.0.0.1"
 DRAIN_LOOK_SECONDS = 0.02
@@ -44,7 +45,8 @@ class Ending(enum.Enum):
 class Router:
     """One router. `announce` is called with both addresses when it is first ready.
 
-    Raises UnusableFile for certificates and tokens that cannot be used.
+    Raises UnusableFile for certificates and tokens that cannot be used, TracingAbsent where traces
+    are asked for and cannot be made.
     """
 
     def __init__(self, config: RouterConfig, announce: Announce, log: Log) -> None:
@@ -60,6 +62,7 @@ class Router:
         self._lives = GroupLives(
             config.shard_addresses, self.lifecycle, self.metrics, clock, log, self._doors.shards
         )
+        self._tracing = Tracing(config.otlp_endpoint, clock, self._epoch)
         self._health = Health(self.lifecycle, config.stall_seconds)
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
@@ -76,7 +79,7 @@ class Router:
             self._health,
             self.metrics,
             self._log,
-            self._doors.interceptors,
+            (*self._tracing.interceptors, *self._doors.interceptors),
         )
         config = self._config
         self.address = bind(self._server, config.host, config.port, self._doors.server)
@@ -122,6 +125,7 @@ class Router:
             self._metrics_server.close()
         if self.lifecycle.serving is not None:
             self.lifecycle.serving.tokenizer_threads.close()
+        await asyncio.to_thread(self._tracing.close)
 
     def drain(self) -> None:
         """Takes no new requests, and ends when the running ones have ended or their time is up."""
@@ -131,6 +135,10 @@ class Router:
     def lose_group(self) -> None:
         """The shard group is gone for good: every request is answered, now and from now on."""
         abandon_requests(self.lifecycle, Phase.LOST)
+
+    def _epoch(self) -> int:
+        serving = self.lifecycle.serving
+        return 0 if serving is None else serving.step_loop.epoch
 
     async def _serve(self) -> None:
         config = self._config

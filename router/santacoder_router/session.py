@@ -115,7 +115,8 @@ class Session:
         except RouterError as error:
             await self._refuse(turn.number, error.to_status(request_id))
         except Exception as cause:
-            fault = internal_error(self._log, "a session's turn failed", cause)
+            log = self._log.bind(request_id=request_id)
+            fault = internal_error(log, "a session's turn failed", cause)
             await self._refuse(turn.number, fault.to_status(request_id))
 
     async def _refuse(self, number: int, status: status_pb2.Status) -> None:

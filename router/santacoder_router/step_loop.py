@@ -86,6 +86,11 @@ class StepLoop:
         """How long plans in flight have gone without a finished step."""
         return self._group.stalled_seconds() if self._group is not None else 0.0
 
+    @property
+    def epoch(self) -> int:
+        """The life of the group that works now; 0 between two."""
+        return self._group.description.epoch if self._group is not None else 0
+
     def wake(self) -> None:
         """There is something to do."""
         self._woken.set()
@@ -166,7 +171,8 @@ class StepLoop:
         for arrived in results:
             events += self._scheduler.apply(arrived.result, now)
         for request_id, message in group.take_failed_sequences().items():
-            self._log.error("sequence failed on the shard", request_id=request_id, error=message)
+            # Its request's name is in the line that its failure writes.
+            self._log.error("sequence failed on the shard", sequence=request_id, error=message)
             self._scheduler.cancel(request_id, now)
             events.append(Finished(request_id, FinishReason.FAILED))
         return events

@@ -13,15 +13,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from santacoder_shard import manifest
 from santacoder_shard.arguments import EXIT_USAGE, OneLineParser
 from santacoder_shard.config import (
     MAX_PARALLEL_SIZE,
     EngineOptions,
     add_engine_arguments,
     add_model_arguments,
+    check_environment,
     engine_arguments,
     engine_options,
 )
@@ -63,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = find_model(config)
         check_parallel_size(model.path, config.tensor_parallel_size)
+        # Once for all ranks and all their lives, as long as the files stay what they are.
+        model = replace(model, verified_as=manifest.verify(model.path))
     except CheckpointError as error:
         _say(f"error: {error}")
         return EXIT_MODEL
@@ -89,6 +93,7 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     add_engine_arguments(parser)
     add_router_arguments(parser)
     options = parser.parse_args(arguments)
+    check_environment(parser, options)
     if refusal := refusal_of(options):
         parser.error(refusal)
     return LaunchConfig(
@@ -162,6 +167,7 @@ def _rank_command(
         f"--model-name={model.name}",
         f"--model-commit={model.commit}",
         f"--revision={model.revision}",
+        f"--verified-as={model.verified_as}",
         "--exit-with-stdin",
         *engine_arguments(config.engine),
     ]

@@ -23,6 +23,7 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
     parser.add_argument("--port", type=port, default=50051, help="0 takes a free one")
     parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
+    parser.add_argument("--otlp-endpoint", metavar="URL", help="collector of traces, OTLP (none)")
     for flag, text in FILES.items():
         parser.add_argument(flag, type=absolute_path, metavar="FILE", help=text)
     parser.add_argument(
@@ -53,6 +54,7 @@ def router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
         "--port": options.port,
         "--log-level": options.log_level,
         "--metrics-port": options.metrics_port,
+        "--otlp-endpoint": options.otlp_endpoint,
         **given,
     }
     arguments = [f"{flag}={value}" for flag, value in values.items() if value is not None]

@@ -22,6 +22,7 @@ import uvloop
 
 from santacoder_shard.certificates import server_credentials
 from santacoder_shard.config import ShardConfig
+from santacoder_shard.environment import strange_variables
 from santacoder_shard.errors import CheckpointError, ParallelSizeError, UnusableOption
 from santacoder_shard.loading import load_rank
 from santacoder_shard.log import Logger, make_logger
@@ -72,6 +73,9 @@ def serve(config: ShardConfig) -> int:
     # Prompts and keys are in memory: no core dump takes them to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     log = make_logger(config.engine.log_level)
+    if not config.exit_with_stdin:  # or the router says it, once for all
+        for line in strange_variables(os.environ):
+            log.warning(line)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, log))
