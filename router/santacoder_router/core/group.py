@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from santacoder_router.core.blocks import BlockPool
-from santacoder_router.core.plan import Retire
+from santacoder_router.core.plan import Retire, StepResult
 from santacoder_router.core.sequence import Residency, Sequence
 from santacoder_router.core.settings import SchedulerConfig
 
@@ -37,6 +37,14 @@ class PlanInFlight:
     # Every row is one token that samples: what it takes measures a decode step.
     is_decode: bool
     steps_done: int = 0
+
+    def expects(self, result: StepResult) -> bool:
+        """Whether that is what comes next of this plan."""
+        return (
+            result.plan_number == self.number
+            and result.first_step == self.steps_done
+            and len(result.rows) == len(self.rows)
+        )
 
 
 class GroupState:
@@ -73,7 +81,6 @@ class GroupState:
             planned_computed=computed_length,
         )
         sequence.residency = residency
-        sequence.is_restored = False
         insort(self.running, residency, key=_order)
         return residency
 

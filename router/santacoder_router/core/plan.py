@@ -43,6 +43,8 @@ class FinishReason(enum.IntEnum):
     QUEUE_TIMEOUT = 7
     NON_FINITE = 8
     FAILED = 9
+    DISPLACED = 10
+    SHED = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,15 @@ class SamplingParameters:
     frequency_penalty: float = 0.0
     seed: int = 0
     sample_index: int = 0
+
+
+class Caller(NamedTuple):
+    """Who shares with whom: requests of one name share one turn, in the proportion of weights."""
+
+    name: str = ""
+    weight: float = 1.0
+    # Most sequences in slots at once; the others wait.
+    running_limit: int = 1 << 30
 
 
 class Request(NamedTuple):
@@ -84,6 +95,7 @@ class Request(NamedTuple):
     time_budget_end: float | None = None
     cache_key: bytes = b""
     output_ids: tuple[int, ...] = ()
+    caller: Caller = Caller()
 
 
 class Admit(NamedTuple):

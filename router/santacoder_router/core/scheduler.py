@@ -6,7 +6,7 @@ results. Knows no text, no wire and no tensors.
 
 from __future__ import annotations
 
-from santacoder_router.core.group import GroupState, PlanInFlight, PlannedRow
+from santacoder_router.core.group import GroupState, PlannedRow
 from santacoder_router.core.lease import StepTime
 from santacoder_router.core.plan import (
     Event,
@@ -57,7 +57,7 @@ class Scheduler:
         self._common_root = root_prefix(cache_seed, b"")
         self._rank = rank or aged_priority(config.aging_seconds)
         self._live: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingQueue(config.aging_seconds)
         self._timers = Timers()
         self._group = GroupState(config)
         self._step_time = StepTime()
@@ -70,6 +70,11 @@ class Scheduler:
     def max_request_tokens(self) -> int:
         """Most tokens, prompt and new ones together, of a request that can ever run."""
         return self._config.max_request_tokens
+
+    @property
+    def waiting(self) -> WaitingQueue:
+        """The queue, for its numbers."""
+        return self._waiting
 
     @property
     def queued_request_count(self) -> int:
@@ -118,7 +123,7 @@ class Scheduler:
         root = root_prefix(self._cache_seed, key) if key else self._common_root
         sequence = Sequence(request, order, [root], list(request.output_ids))
         self._live[request.request_id] = sequence
-        self._waiting.add(sequence)
+        self._waiting.add(sequence, now)
         self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))
 
     def cancel(
@@ -140,7 +145,7 @@ class Scheduler:
         group = self._group
         if len(group.in_flight) >= self._config.plans_in_flight:
             return None, events
-        draft = draft_step(self._config, group, self._waiting)
+        draft = draft_step(self._config, group, self._waiting, now)
         self._preemption_count += len(draft.preempted)
         for admitted in draft.admits:
             self._admitted_token_count += len(admitted.token_ids)
@@ -155,7 +160,7 @@ class Scheduler:
     def apply(self, result: StepResult, now: float) -> list[Event]:
         """What a result brings. One that is not the next expected changes nothing."""
         in_flight = self._group.in_flight
-        if not in_flight or not _is_expected(result, in_flight[0]):
+        if not in_flight or not in_flight[0].expects(result):
             return []
         plan = in_flight[0]
         plan.steps_done += result.steps_run
@@ -183,7 +188,7 @@ class Scheduler:
             residency.is_live = False
             residency.sequence.residency = None
             residency.sequence.is_restored = True
-            self._waiting.add(residency.sequence)
+            self._waiting.put_back(residency.sequence, now)
         return []
 
     def next_deadline(self) -> float | None:
@@ -233,16 +238,7 @@ class Scheduler:
     ) -> Finished:
         sequence.is_ended = True
         del self._live[sequence.request.request_id]
-        if sequence.residency is None:
-            self._waiting.remove(sequence)
-        else:
+        self._waiting.end(sequence)
+        if sequence.residency is not None:
             self._group.leave(sequence.residency, has_ended)
         return Finished(sequence.request.request_id, reason, matched_id)
-
-
-def _is_expected(result: StepResult, plan: PlanInFlight) -> bool:
-    return (
-        result.plan_number == plan.number
-        and result.first_step == plan.steps_done
-        and len(result.rows) == len(plan.rows)
-    )

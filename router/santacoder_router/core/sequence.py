@@ -34,6 +34,11 @@ class Sequence:
         return len(self.request.prompt_ids) + len(self.output_ids)
 
     @property
+    def work(self) -> int:
+        """Tokens that the whole request may take: what its caller's share is charged."""
+        return len(self.request.prompt_ids) + self.request.max_new_tokens
+
+    @property
     def token_ids(self) -> tuple[int, ...]:
         """Prompt and accepted output."""
         return self.request.prompt_ids + tuple(self.output_ids)

@@ -11,6 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from router.core.cache_checks import CacheOrder
+from router.core.fair_line import FairLine
 from router.core.plan_checks import PlanCheck
 from router.core.result_checks import expected_events
 from router.core.simulated_clients import Client
@@ -51,8 +52,7 @@ class Simulation:
         self._source = RequestSource(self._random, self.config, self.weather, VOCABULARY_SIZE)
         self.clients: dict[int, Client] = {}
         self._live: dict[int, Client] = {}
-        # Who ran when a group died and has not been admitted since.
-        self._restored: set[int] = set()
+        self._line = FairLine(self.config.aging_seconds)
         self.scheduler = Scheduler(self.config, b"simulated seed")
         self._cut_rate = self.weather.cut_rate
         self._life = self._begin_life()
@@ -127,6 +127,7 @@ class Simulation:
             request_id = client.request.request_id
             self.clients[request_id] = self._live[request_id] = client
             self.scheduler.add(client.request, self._now)
+            self._line.arrive(client, self._now)
             self._note("arrive", client.request)
             check_timer_count(self.scheduler)
 
@@ -164,15 +165,14 @@ class Simulation:
     def _plan(self) -> None:
         """Asks for a plan, and checks what was planned against what the router knows."""
         is_window_open = self._life.in_flight_count < self.config.plans_in_flight
-        restored = frozenset(self._restored)
-        check = PlanCheck(self.scheduler, self.config, self.clients, restored)
+        check = PlanCheck(self.scheduler, self.config, self.clients, self._line)
         order = CacheOrder(self.scheduler)
         plan, events = self.scheduler.plan(self._now)
         self._note("plan", plan, events)
         self._receive([event for event in events if isinstance(event, Finished)])
         require(plan is None or is_window_open, "I12 plan beyond the window", plan)
         if is_window_open:
-            check.check(plan, events)
+            check.check(plan, events, self._now)
             self._life.cache.is_exact &= not order.check_evictions(plan)
         order.check_releases()
         self._receive([event for event in events if not isinstance(event, Finished)])
@@ -181,7 +181,6 @@ class Simulation:
             self._send(plan)
 
     def _send(self, plan: StepPlan) -> None:
-        self._restored.difference_update(admit.sequence for admit in plan.admits)
         for row in plan.rows:
             require(row.sequence in self._live, "I18 planned after its end", row.sequence)
             has_started = self.clients[row.sequence].has_started
@@ -215,8 +214,7 @@ class Simulation:
     def _die(self) -> None:
         """The shard group dies: whatever is on its way is lost."""
         self._note("die")
-        running = self.scheduler._group.running
-        self._restored.update(residency.sequence.request.request_id for residency in running)
+        self._line.die()
         self._life = self._begin_life()
         self._receive(self.scheduler.reset(self._now))
 
@@ -240,6 +238,7 @@ class Simulation:
                 self._token_count += len(event.token_ids)
             if client.finished is not None:
                 del self._live[event.request_id]
+                self._line.end(client)
                 self._source.remember(client)
 
     def _note(self, *facts: object) -> None:

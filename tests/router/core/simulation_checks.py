@@ -9,14 +9,14 @@ from router.core.simulated_model import require
 from router.core.simulated_worlds import most_sequences
 
 from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
-from santacoder_router.core.sequence import Residency
+from santacoder_router.core.sequence import Residency, Sequence
 
 
 def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     """What holds after every event (I6, I7, I12, I13)."""
     group = scheduler._group
     running = group.running
-    waiting = scheduler._waiting._sequences
+    waiting = list(scheduler._waiting)
     together = [residency.sequence.request.request_id for residency in running]
     together += [sequence.request.request_id for sequence in waiting]
     together.sort()
@@ -28,8 +28,25 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(slots == list(range(slot_count)), "I6 slots lost or doubled", slots)
     orders = [residency.sequence.order for residency in running]
     require(orders == sorted(orders), "I19 running out of order")
+    _check_loads(scheduler, waiting)
     _check_blocks(scheduler, config)
     _check_cache(scheduler)
+
+
+def _check_loads(scheduler: Scheduler, waiting: list[Sequence]) -> None:
+    """Of every caller who has something here it is known how much, and of nobody else (I12)."""
+    running = [residency.sequence for residency in scheduler._group.running]
+    names = [sequence.request.caller.name for sequence in running + waiting]
+    loads = scheduler._waiting._loads
+    require(set(loads) == set(names), "I13 callers who have nothing are kept", set(loads))
+    for name, load in loads.items():
+        in_line = [sequence for sequence in waiting if sequence.request.caller.name == name]
+        running_count = names[: len(running)].count(name)
+        tokens = sum([sequence.token_count for sequence in in_line])
+        expected = (running_count, len(in_line), tokens)
+        known = (load.running_count, load.waiting_count, load.waiting_tokens)
+        require(known == expected, "I12 what a caller has", name, known, expected)
+    require(len(scheduler._waiting) == len(waiting), "I12 queued", len(waiting))
 
 
 def _check_blocks(scheduler: Scheduler, config: SchedulerConfig) -> None:
@@ -74,7 +91,7 @@ def _check_cache(scheduler: Scheduler) -> None:
 
 def check_line(scheduler: Scheduler, clients: list[Client], now: float) -> None:
     """After `plan`: the queue is counted right, and whose time is up has ended (I12, I17)."""
-    tokens = sum([sequence.token_count for sequence in scheduler._waiting._sequences])
+    tokens = sum([sequence.token_count for sequence in scheduler._waiting])
     require(tokens == scheduler.queued_token_count, "I12 queued tokens", tokens)
     earliest = min([client.first_end[0] for client in clients], default=inf)
     require(earliest > now, "I17 lives on past its time", earliest)
@@ -119,5 +136,5 @@ def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:
     ]
     in_flight = [(plan.number, plan.steps_done) for plan in group.in_flight]
     retires = list(group.retires)
-    waiting = [sequence.request.request_id for sequence in scheduler._waiting._sequences]
+    waiting = [sequence.request.request_id for sequence in scheduler._waiting]
     return scheduler.stats, running, in_flight, retires, waiting, len(scheduler._timers)

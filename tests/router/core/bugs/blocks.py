@@ -99,9 +99,14 @@ GROUP = bugs_in(
         "a slot that is taken is given again",
     ),
     (
-        "        sequence.is_restored = False\n",
+        "        return (\n            result.plan_number == self.number\n            and result",
+        "        return (\n            result",
+        "a result of another plan is accepted",
+    ),
+    (
+        "            and result.first_step == self.steps_done\n",
         "",
-        "who outlived a group once goes first ever after",
+        "a part of a lease is accepted again",
     ),
     (
         "insort(self.running, residency, key=_order)",

@@ -31,9 +31,9 @@ ENDS = bugs_in(
         "those that ran when a group died lose their place",
     ),
     (
-        "            self._waiting.add(residency.sequence)\n",
+        "            self._waiting.put_back(residency.sequence, now)\n",
         "            if residency.sequence.output_ids:\n"
-        "                self._waiting.add(residency.sequence)\n",
+        "                self._waiting.put_back(residency.sequence, now)\n",
         "whoever had no output yet is lost with the group",
     ),
     (
@@ -53,8 +53,8 @@ ENDS = bugs_in(
         "an ended request is kept for ever",
     ),
     (
-        "            self._waiting.remove(sequence)\n",
-        "            pass\n",
+        "        self._waiting.end(sequence)\n",
+        "        if sequence.residency is not None:\n            self._waiting.end(sequence)\n",
         "whoever is cancelled in the queue still runs",
     ),
     (

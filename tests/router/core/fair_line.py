@@ -1,0 +1,140 @@
+"""Whose turn it has to be, worked out anew from arrivals, turns and ends, as plainly as it can be.
+
+Believes nothing that the scheduler says of order, shares or counts. Knows no blocks and no plans.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from router.core.simulated_clients import Client
+from router.core.simulated_model import require
+
+from santacoder_router.core.plan import Priority
+
+_Line = tuple[str, Priority]
+
+
+class FairLine:
+    """Everybody who waits, and what each caller has had."""
+
+    def __init__(self, aging_seconds: float) -> None:
+        self._aging_seconds = aging_seconds
+        self._restored: dict[int, Client] = {}
+        self._waiting: dict[int, Client] = {}
+        self._running: dict[int, Client] = {}
+        self._running_counts: Counter[str] = Counter()
+        self._charged: set[int] = set()
+        self._tags: dict[_Line, float] = {}
+        self._virtual_times = dict.fromkeys(Priority, 0.0)
+        self._since = dict.fromkeys(Priority, 0.0)
+
+    def arrive(self, client: Client, now: float) -> None:
+        """Begins to wait, or waits again."""
+        line = _line(client)
+        priority = client.request.priority
+        if all(each.request.priority != priority for each in self._waiting.values()):
+            self._since[priority] = now
+        if line not in map(_line, self._waiting.values()):
+            self._lift(line)
+        self._waiting[client.request.request_id] = client
+
+    def preempt(self, request_id: int, now: float) -> None:
+        """Has lost its slot."""
+        self.arrive(self._leave_slot(request_id), now)
+
+    def die(self) -> None:
+        """All that run have lost their group, and go first."""
+        for request_id in list(self._running):
+            self._restored[request_id] = self._leave_slot(request_id)
+
+    def end(self, client: Client) -> None:
+        """Has ended, wherever it was; what it has not used counts for its caller."""
+        request, line = client.request, _line(client)
+        if request.request_id in self._running:
+            self._leave_slot(request.request_id)
+        elif not self._restored.pop(request.request_id, None):
+            self._stop_waiting(client)
+        if request.request_id in self._charged and line in self._tags:
+            unused = request.max_new_tokens - len(client.delivered)
+            self._tags[line] -= unused / request.caller.weight
+            self._lift(line)
+
+    def check_turn(self, request_id: int, now: float) -> None:
+        """Gets a slot, which has to be its turn."""
+        turn = self.turn()
+        require(turn == request_id, "I19 L2 not whose turn it is", request_id, "expected", turn)
+        client = self._restored.pop(request_id, None)
+        if client is None:
+            client = self._waiting[request_id]
+            line, priority = _line(client), client.request.priority
+            self._since[priority] = now
+            if request_id not in self._charged:
+                tag = self._tags[line]
+                self._virtual_times[priority] = max(self._virtual_times[priority], tag)
+                work = len(client.request.prompt_ids) + client.request.max_new_tokens
+                self._tags[line] = tag + work / client.request.caller.weight
+                self._charged.add(request_id)
+            self._stop_waiting(client)
+        self._running[request_id] = client
+        caller = client.request.caller
+        self._running_counts[caller.name] += 1
+        is_allowed = self._running_counts[caller.name] <= caller.running_limit
+        require(is_allowed, "I12 a caller runs too many", caller)
+
+    def turn(self) -> int | None:
+        """Who is the next to get a slot."""
+        if self._restored:
+            return min(self._restored.values(), key=self._place).request.request_id
+        heads: dict[_Line, Client] = {}
+        for client in self._waiting.values():
+            head = heads.setdefault(_line(client), client)
+            if self._place(client) < self._place(head):
+                heads[_line(client)] = client
+        firsts: dict[Priority, Client] = {}
+        for line, head in heads.items():
+            caller = head.request.caller
+            if self._running_counts[caller.name] < caller.running_limit:
+                first = firsts.setdefault(line[1], head)
+                if self._turn_of(head) < self._turn_of(first):
+                    firsts[line[1]] = head
+        if not firsts:
+            return None
+        return min(firsts.values(), key=self._class_place).request.request_id
+
+    def _turn_of(self, head: Client) -> tuple[float, int]:
+        return self._tags[_line(head)], head.request.request_id
+
+    def _class_place(self, client: Client) -> tuple[float, float]:
+        priority = client.request.priority
+        since = self._since[priority]
+        return since - priority * self._aging_seconds, since
+
+    def _place(self, client: Client) -> tuple[float, int]:
+        request = client.request
+        return client.arrival - request.priority * self._aging_seconds, request.request_id
+
+    def _leave_slot(self, request_id: int) -> Client:
+        client = self._running.pop(request_id)
+        caller = client.request.caller
+        self._running_counts[caller.name] -= 1
+        if self._running_counts[caller.name] == caller.running_limit - 1:
+            # What it missed while it might not run is not made up for.
+            for line in {_line(each) for each in self._waiting.values()}:
+                if line[0] == caller.name:
+                    self._lift(line)
+        return client
+
+    def _stop_waiting(self, client: Client) -> None:
+        priority = client.request.priority
+        del self._waiting[client.request.request_id]
+        if all(each.request.priority != priority for each in self._waiting.values()):
+            self._virtual_times[priority] = 0.0
+            self._tags = {line: tag for line, tag in self._tags.items() if line[1] != priority}
+
+    def _lift(self, line: _Line) -> None:
+        self._tags[line] = max(self._tags.get(line, 0.0), self._virtual_times[line[1]])
+
+
+def _line(client: Client) -> _Line:
+    return client.request.caller.name, client.request.priority
