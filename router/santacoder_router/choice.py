@@ -82,6 +82,11 @@ class Choice:
         self.is_end_told = False
         self.token_count = token_count
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was ended before its own end."""
+        return self.end is not None and self.end.reason == inference_pb2.FINISH_REASON_CANCELLED
+
     def read(self, event: plan.Event) -> None:
         """The next event of the sequence."""
         match event:

@@ -36,6 +36,8 @@ class Surroundings:
     model_revision: str
     cancel: Callable[[int], None]
     """Ends a sequence in the scheduler."""
+    retry_seconds: Callable[[plan.Caller, plan.Priority], float]
+    """When it is worth while to come back."""
     turns: Turns
     clock: Callable[[], float]
     metrics: Metrics
@@ -55,9 +57,11 @@ class Generation:
         arrival: float,
         surroundings: Surroundings,
         beginnings: Sequence[Beginning] | None = None,
+        caller: plan.Caller = plan.ANYBODY,
     ) -> None:
         """Begins anew, unless `beginnings` say where each choice goes on."""
         self._resolved = resolved
+        self._caller = caller
         self._arrival = arrival
         self._surroundings = surroundings
         beginnings = beginnings or begin_anew(resolved, surroundings.tokenizer)
@@ -76,6 +80,12 @@ class Generation:
         self._has_asked = True
         self._is_over = asyncio.Event()
         self._end_unrun(beginnings)
+
+    @property
+    def answered_content(self) -> int | None:
+        """A hash of what was asked, once every choice has come to an end of its own."""
+        is_cut_off = self._error is not None or any(each.is_cancelled for each in self.choices)
+        return None if self._ended_at is None or is_cut_off else self._resolved.content
 
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """Everything that happens, as it happens; what waits for a slow reader is joined.
@@ -164,7 +174,9 @@ class Generation:
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
-        self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
+        surroundings, priority = self._surroundings, self._resolved.valid.priority
+        seconds = surroundings.retry_seconds(self._caller, priority)
+        self.fail(error_for(reason, self._started_at is not None, seconds, surroundings.log))
 
     def _end_unrun(self, beginnings: Sequence[Beginning]) -> None:
         """What had ended when the caller was cut off has nothing to run."""

@@ -7,11 +7,9 @@ import grpc
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router import __version__
 from santacoder_router.core.plan import SamplingParameters
-from santacoder_router.faults import Log
-from santacoder_router.handlers import Call, Handlers
+from santacoder_router.handlers import Call, Handlers, Reception
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.limits import Limits
-from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import put_sampling
 from santacoder_router.serving import Serving
 
@@ -81,9 +79,9 @@ def limits_message(limits: Limits) -> inference_pb2.Limits:
     )
 
 
-def model_handler(lifecycle: Lifecycle, metrics: Metrics, log: Log) -> grpc.GenericRpcHandler:
+def model_handler(lifecycle: Lifecycle, reception: Reception) -> grpc.GenericRpcHandler:
     """The service's handler."""
-    handlers = Handlers(SERVICE_NAME, metrics, log)
+    handlers = Handlers(SERVICE_NAME, reception)
     servicer = ModelServicer(lifecycle)
     handlers.add_unary("GetModel", inference_pb2.GetModelRequest, servicer.get_model)
     return handlers.generic_handler()

@@ -30,6 +30,7 @@ def generation() -> Generation:
     surroundings = Surroundings(
         tokenizer=Tokenizer(byte_tokenizer().to_str().encode()),
         model_revision="",
+        retry_seconds=lambda caller, priority: 1.0,
         cancel=lambda _: None,
         turns=Turns(),
         clock=lambda: 0.0,

@@ -72,6 +72,9 @@ class Caller(NamedTuple):
     running_limit: int = 1 << 30
 
 
+ANYBODY = Caller()
+
+
 class Request(NamedTuple):
     """One sequence to generate. A request for several answers is several of these.
 
@@ -95,7 +98,7 @@ class Request(NamedTuple):
     time_budget_end: float | None = None
     cache_key: bytes = b""
     output_ids: tuple[int, ...] = ()
-    caller: Caller = Caller()
+    caller: Caller = ANYBODY
 
 
 class Admit(NamedTuple):

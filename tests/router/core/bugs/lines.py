@@ -8,7 +8,7 @@ WAITING = bugs_in(
     "waiting.py",
     (
         "            insort(self._restored, sequence, key=_order)\n",
-        "            self._restored.append(sequence)\n",
+        "            self._restored.insert(0, sequence)\n",
         "those that ran when a group died come back in any order",
     ),
     (
