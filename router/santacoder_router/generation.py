@@ -6,8 +6,7 @@ Finds stop strings, counts and times. Knows no gRPC and no scheduling: it cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -15,33 +14,14 @@ from santacoder.inference.v1 import inference_pb2
 from santacoder_router.choice import Choice
 from santacoder_router.core import plan
 from santacoder_router.endings import error_for
-from santacoder_router.faults import Log
-from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.resumption import Beginning, begin_anew
-from santacoder_router.text.tokenizer import Tokenizer
-from santacoder_router.turns import Turns
+from santacoder_router.surroundings import Surroundings
 
 REASON_NAMES = {
     number: name.removeprefix("FINISH_REASON_")
     for name, number in inference_pb2.FinishReason.items()
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a generation uses of the router."""
-
-    tokenizer: Tokenizer
-    model_revision: str
-    cancel: Callable[[int], None]
-    """Ends a sequence in the scheduler."""
-    retry_seconds: Callable[[plan.Caller, plan.Priority], float]
-    """When it is worth while to come back."""
-    turns: Turns
-    clock: Callable[[], float]
-    metrics: Metrics
-    log: Log
 
 
 class Generation:
@@ -92,6 +72,8 @@ class Generation:
 
         Raises the RouterError that ends the request.
         """
+        for choice in self.choices:
+            choice.bound(len(self.choices))
         # Something may have happened already.
         self._changed.set()
         while True:
@@ -159,6 +141,10 @@ class Generation:
         """A choice has ended while its sequence still runs."""
         self._surroundings.cancel(sequence)
 
+    def hold(self, sequence: int, is_held: bool) -> None:
+        """A choice's reader is behind, or has caught up."""
+        self._surroundings.hold(sequence, is_held)
+
     def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
         """A choice has ended."""
         self._surroundings.metrics.choices.labels(REASON_NAMES[reason]).inc()
@@ -207,6 +193,7 @@ class Generation:
             if choice.pending:
                 event = inference_pb2.CompletionEvent()
                 choice.pending.move_to(event.delta)
+                choice.let_go()
                 yield event
             if end is not None and not choice.is_end_told:
                 choice.is_end_told = True

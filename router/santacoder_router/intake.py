@@ -13,7 +13,7 @@ from santacoder_router.core.sequence import Sequence
 from santacoder_router.endings import memory_pressure
 from santacoder_router.errors import Reason, Unsupported, shown
 from santacoder_router.faults import Log
-from santacoder_router.generation import Generation, Surroundings
+from santacoder_router.generation import Generation
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.memory import Pressure
 from santacoder_router.metrics import Metrics
@@ -22,6 +22,7 @@ from santacoder_router.request_ids import RequestIds, RequestKey
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve
 from santacoder_router.resumption import Beginning, begin_anew, go_on
 from santacoder_router.serving import Serving
+from santacoder_router.surroundings import Surroundings
 from santacoder_router.turns import Turns
 from santacoder_router.validation import SessionDefaults, ValidRequest, normalise
 
@@ -184,6 +185,7 @@ class Intake:
             tokenizer=serving.tokenizer,
             model_revision=serving.model_revision,
             cancel=serving.step_loop.cancel,
+            hold=serving.step_loop.hold_request,
             retry_seconds=seconds_until_retry,
             turns=Turns(),
             clock=self._clock,

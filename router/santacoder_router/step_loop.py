@@ -103,6 +103,13 @@ class StepLoop:
             self._scheduler.cancel(request_id, self._clock())
         self.wake()
 
+    def hold_request(self, request_id: int, is_held: bool) -> None:
+        """Keeps a request out of plans while nobody takes its tokens; raises SchedulerFault."""
+        if self._fault is None:
+            with self._fail_stop:
+                self._scheduler.hold(request_id, is_held, self._clock())
+            self.wake()
+
     def drop(self, sequences: Iterable[Sequence], reason: FinishReason) -> None:
         """Ends requests and tells their readers why; raises SchedulerFault."""
         events: list[Event] = []

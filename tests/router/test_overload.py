@@ -67,7 +67,7 @@ async def complete(running: Running, caller: str, **fields: Any) -> pb.CompleteR
 
 async def begun(running: Running, caller: str, **fields: Any) -> Any:
     """A stream whose first token has come."""
-    call = running.completion.StreamComplete(
+    call: Any = running.completion.StreamComplete(
         pb.StreamCompleteRequest(completion=request(stopping=LONG, **fields)),
         metadata=metadata(caller),
     )
@@ -167,7 +167,7 @@ def test_a_caller_waits_in_its_own_queue_and_is_refused_beyond_it(tmp_path: Path
             error = await failure_of(complete(running, "alice"))
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert reason_of(error) == "CALLER_QUEUE_FULL"
-            assert "got 3 sequences with this request; allowed 2" in error.details()
+            assert "got 3 sequences with this request; allowed 2" in str(error.details())
             assert detail(error, error_details_pb2.RetryInfo).retry_delay.ToNanoseconds() > 0
             assert refused(running, "CALLER_QUEUE_FULL") == 1
             behaviour.step_seconds = 0.0
@@ -239,7 +239,7 @@ def test_a_class_above_the_callers_right_is_denied_everywhere(tmp_path: Path) ->
                 error = await failure_of(complete(running, caller, priority=priority))
                 assert error.code() is grpc.StatusCode.PERMISSION_DENIED
                 assert reason_of(error) == "PRIORITY_DENIED"
-                assert error.details().endswith(allowed)
+                assert str(error.details()).endswith(allowed)
                 opening = pb.CompletionSessionRequest(open=pb.SessionOpen(priority=priority))
                 call = running.completion.CompletionSession(
                     iter([opening]), metadata=metadata(caller)
@@ -291,7 +291,7 @@ def test_sessions_are_counted_by_caller_whatever_the_connection(tmp_path: Path) 
 
             async def opened(channel: grpc.aio.Channel, caller: str) -> Any:
                 stub = inference_pb2_grpc.CompletionServiceStub(channel)
-                call = stub.CompletionSession(metadata=metadata(caller))
+                call: Any = stub.CompletionSession(metadata=metadata(caller))
                 await call.write(pb.CompletionSessionRequest(open=pb.SessionOpen()))
                 assert (await call.read()).HasField("opened")
                 return call

@@ -8,7 +8,15 @@ from typing import Any
 
 import grpc
 import pytest
-from router.running_router import Running, reason_of, request, running_router, until
+from router.running_router import (
+    Running,
+    ids_in,
+    reason_of,
+    request,
+    running_router,
+    text_of,
+    until,
+)
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder.inference.v1 import inference_pb2_grpc
@@ -71,7 +79,7 @@ def test_a_reader_that_stops_is_ended_and_hears_why_and_others_go_on(tmp_path: P
                     pass
             assert caught.value.code() is grpc.StatusCode.CANCELLED
             assert reason_of(caught.value) == "CLIENT_STALLED"
-            assert "its reader has taken nothing for 3" in caught.value.details()
+            assert "its reader has taken nothing for 3" in str(caught.value.details())
             assert (await running.complete(text="another")).choices
             await channel.close()
 
@@ -91,6 +99,59 @@ def test_without_the_timer_a_reader_that_stops_keeps_its_request(tmp_path: Path)
             put_forward(running, 31.0)
             assert (await running.complete(text="other")).choices
             assert stalls(running) == 0 and running.router._intake.running_count == 1
+            call.cancel()
+            await until(lambda: running.router._intake.running_count == 0)
+            await channel.close()
+
+    asyncio.run(scenario())
+
+
+def held_count(running: Running) -> int:
+    live = running.step_loop.scheduler._live.values()
+    return sum(sequence.is_held for sequence in live)
+
+
+@pytest.mark.fault("C5")
+def test_what_waits_for_a_slow_reader_is_bounded_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_router(tmp_path) as running:
+            whole = await running.complete(**LARGE)
+            channel = grpc.aio.insecure_channel(running.router.address, options=NARROW)
+            call = start(channel, **LARGE)
+            events = [(await call.read()).event]
+            # Nobody reads: all eight answers give their slots up, and others have them.
+            await until(lambda: held_count(running) == 8)
+            stats = running.step_loop.scheduler.stats
+            assert (stats.running_request_count, stats.held_block_count) == (0, 0)
+            assert (await running.complete(text="other")).choices
+            assert held_count(running) == 8
+            while (response := await call.read()) is not grpc.aio.EOF:
+                events.append(response.event)
+            for choice in whole.choices:
+                assert ids_in(events, choice.index) == list(choice.token_ids)
+                assert text_of(events, choice.index) == choice.text
+            sizes = [event.ByteSize() for event in events]
+            assert max(sizes) <= 64 * 1024
+            assert stalls(running) == 0
+            await channel.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("C5")
+def test_without_the_bound_all_is_made_for_a_reader_who_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The control.
+    monkeypatch.setattr("santacoder_router.choice.STREAM_BUFFER_BYTES", 1 << 30)
+
+    async def scenario() -> None:
+        async with running_router(tmp_path) as running:
+            channel = grpc.aio.insecure_channel(running.router.address, options=NARROW)
+            call = start(channel, **LARGE)
+            await call.read()
+            await until(lambda: is_blocked(running))
+            await until(lambda: not running.step_loop.scheduler._live)
             call.cancel()
             await until(lambda: running.router._intake.running_count == 0)
             await channel.close()

@@ -100,6 +100,13 @@ class GroupState:
             self.pool.register(prefix, residency.blocks[index])
         residency.registered_count = max(full_count, residency.registered_count)
 
+    def register_output(self, residency: Residency, is_matched: bool) -> None:
+        """The same for output that has come back; `is_matched` if an id ended the text."""
+        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
+        written_count = residency.sequence.token_count - (0 if is_matched else 1)
+        if written_count // self.block_size > residency.registered_count:
+            self.register_blocks(residency, written_count)
+
     def leave(self, residency: Residency, has_ended: bool = False) -> None:
         """Takes slot and blocks back at once; the next plan says so to the shards.
 

@@ -23,7 +23,7 @@ from santacoder_router.core.plan import (
 from santacoder_router.core.planner import draft_step, extend_to_lease
 from santacoder_router.core.policy import Rank, aged_priority
 from santacoder_router.core.prefix import root_prefix
-from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.sequence import Sequence
 from santacoder_router.core.settings import SchedulerConfig, SchedulerStats
 from santacoder_router.core.timers import Timers
 from santacoder_router.core.waiting import WaitingQueue
@@ -133,6 +133,17 @@ class Scheduler:
         sequence = self._live.get(request_id)
         return [] if sequence is None else [self._finish(sequence, reason)]
 
+    def hold(self, request_id: int, is_held: bool, now: float) -> None:
+        """Takes a running request's slot while nobody reads it, or lets it go on. Idempotent."""
+        sequence = self._live.get(request_id)
+        if sequence is None or sequence.is_held == is_held:
+            return
+        if not is_held:
+            self._waiting.let_go(sequence, now)
+        elif sequence.residency is not None:
+            self._group.leave(sequence.residency)
+            self._waiting.hold(sequence)
+
     def time_cap_seconds(self, row_count: int) -> float:
         """After how long a lease of so many rows ends, whatever steps it has left."""
         return self._config.plans_in_flight * self._config.plan_seconds(row_count)
@@ -214,15 +225,9 @@ class Scheduler:
                 sequence.output_ids += token_ids
                 request_id = sequence.request.request_id
                 events.append(Tokens(request_id, token_ids, row.logprobs[: len(token_ids)]))
-            self._register_output(residency, matched_id is not None)
+            self._group.register_output(residency, matched_id is not None)
         if row.state in _ENDS:
             events.append(self._finish(sequence, _ENDS[row.state], matched_id, has_ended=True))
-
-    def _register_output(self, residency: Residency, is_matched: bool) -> None:
-        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
-        written_count = residency.sequence.token_count - (0 if is_matched else 1)
-        if written_count // self._group.block_size > residency.registered_count:
-            self._group.register_blocks(residency, written_count)
 
     def _forget_prefixes(self, sequence: Sequence) -> None:
         # Whether or not the sequence still lives: what it has cached is not to be read by others.

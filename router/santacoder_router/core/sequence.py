@@ -25,6 +25,8 @@ class Sequence:
     generation: int = 0
     # Ran when its shard group died: goes before those that did not.
     is_restored: bool = False
+    # Has neither a slot nor a place in the queue: nobody takes its tokens.
+    is_held: bool = False
     is_ended: bool = False
     residency: Residency | None = None
 

@@ -96,6 +96,17 @@ class WaitingQueue:
         self._leave_slot(sequence)
         self.add(sequence, now)
 
+    def hold(self, sequence: Sequence) -> None:
+        """A sequence has lost its slot, and does not want another for now."""
+        sequence.is_held = True
+        self._leave_slot(sequence)
+        self._forget(self._loads.get(sequence.request.caller.name))
+
+    def let_go(self, sequence: Sequence, now: float) -> None:
+        """A sequence that was held wants a slot again."""
+        sequence.is_held = False
+        self.add(sequence, now)
+
     def take(self, sequence: Sequence, now: float) -> None:
         """The head gets a slot. Only its first is a turn that counts."""
         priority = sequence.request.priority
@@ -120,14 +131,14 @@ class WaitingQueue:
     def end(self, sequence: Sequence) -> None:
         """A sequence has ended, in the queue or in its slot; what it did not use is given back."""
         request = sequence.request
-        if sequence.residency is None:
+        if sequence.residency is not None:
+            self._leave_slot(sequence)
+        elif not sequence.is_held:
             if sequence.is_restored:
                 self._restored.remove(sequence)
             else:
                 self._shares[request.priority].remove(sequence)
             self._tally(sequence, self._loads[request.caller.name], -1)
-        else:
-            self._leave_slot(sequence)
         if sequence.generation:
             unused = request.max_new_tokens - len(sequence.output_ids)
             self._shares[request.priority].refund(sequence, unused)

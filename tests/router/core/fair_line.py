@@ -23,6 +23,7 @@ class FairLine:
         self._restored: dict[int, Client] = {}
         self._waiting: dict[int, Client] = {}
         self._running: dict[int, Client] = {}
+        self._held: dict[int, Client] = {}
         self._running_counts: Counter[str] = Counter()
         self._charged: set[int] = set()
         self._tags: dict[_Line, float] = {}
@@ -43,6 +44,21 @@ class FairLine:
         """Has lost its slot."""
         self.arrive(self._leave_slot(request_id), now)
 
+    @property
+    def held(self) -> list[Client]:
+        """Who has neither a slot nor a place in the line."""
+        return list(self._held.values())
+
+    def hold(self, client: Client) -> None:
+        """Loses its slot and wants no other for now; only whoever has one."""
+        if client.request.request_id in self._running:
+            self._held[client.request.request_id] = self._leave_slot(client.request.request_id)
+
+    def let_go(self, client: Client, now: float) -> None:
+        """Wants a slot again."""
+        if self._held.pop(client.request.request_id, None):
+            self.arrive(client, now)
+
     def die(self) -> None:
         """All that run have lost their group, and go first."""
         for request_id in list(self._running):
@@ -53,8 +69,10 @@ class FairLine:
         request, line = client.request, _line(client)
         if request.request_id in self._running:
             self._leave_slot(request.request_id)
-        elif not self._restored.pop(request.request_id, None):
+        elif request.request_id in self._waiting:
             self._stop_waiting(client)
+        self._restored.pop(request.request_id, None)
+        self._held.pop(request.request_id, None)
         if request.request_id in self._charged and line in self._tags:
             unused = request.max_new_tokens - len(client.delivered)
             self._tags[line] -= unused / request.caller.weight

@@ -69,7 +69,7 @@ class PlanCheck:
             is_read = residency.prefill_left <= 0 or is_full
             require(is_read, "L4 a prompt is not read on, the step has room", request_id)
         others_in_flight = len(group.in_flight) - (1 if planned else 0)
-        if self._scheduler._live and others_in_flight <= 0:
+        if len(self._scheduler._live) > len(self._line.held) and others_in_flight <= 0:
             require(bool(planned), "L4 work is waiting, nothing is planned", self._scheduler.stats)
 
     def _check_head(self, plan: StepPlan | None, token_count: int) -> None:

@@ -75,6 +75,8 @@ class Simulation:
             self._die: self.weather.die,
             self._misdeliver: self.weather.misdeliver,
             self._wake: self.weather.wake,
+            self._hold: self.weather.hold,
+            self._let_go: 2 * self.weather.hold,
         }
         names, weights = list(actions), list(actions.values())
         # What finds nothing to do is no event.
@@ -95,6 +97,9 @@ class Simulation:
     def _drain(self) -> None:
         """No more arrivals and faults: all must end within what the work left can take (L1)."""
         self._cut_rate = self._life.shard.poison_rate = 0.0
+        for client in self._line.held:
+            self.scheduler.hold(client.request.request_id, False, self._now)
+            self._line.let_go(client, self._now)
         work = sum(client.longest_text for client in self._live.values())
         rounds = 2 * self.config.plans_in_flight * work + 50
         while self._live or self._life.in_flight_count:
@@ -157,6 +162,25 @@ class Simulation:
         order.check_releases()
         self._receive(events)
 
+    def _hold(self) -> None:
+        """A reader is behind: its request gives up its slot, if it has one."""
+        if self._live:
+            client = self._random.choice(list(self._live.values()))
+            self._note("hold", client.request.request_id)
+            order = CacheOrder(self.scheduler)
+            self.scheduler.hold(client.request.request_id, True, self._now)
+            order.check_releases()
+            self._line.hold(client)
+
+    def _let_go(self) -> None:
+        """A reader has caught up, or was never behind."""
+        if self._live:
+            among = self._line.held or list(self._live.values())
+            client = self._random.choice(among)
+            self._note("let go", client.request.request_id)
+            self.scheduler.hold(client.request.request_id, False, self._now)
+            self._line.let_go(client, self._now)
+
     def _wake(self) -> None:
         """Time goes on to the next deadline, to the moment."""
         self._now = max(self._now, self.scheduler.next_deadline() or 0.0)
@@ -183,6 +207,8 @@ class Simulation:
     def _send(self, plan: StepPlan) -> None:
         for row in plan.rows:
             require(row.sequence in self._live, "I18 planned after its end", row.sequence)
+            is_held = self.clients[row.sequence] in self._line.held
+            require(not is_held, "I18 planned though nobody reads", row.sequence)
             has_started = self.clients[row.sequence].has_started
             require(has_started, "I4 planned without a start", row.sequence)
         self._life.send(plan, self.scheduler)

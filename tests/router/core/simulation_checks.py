@@ -19,6 +19,7 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     waiting = list(scheduler._waiting)
     together = [residency.sequence.request.request_id for residency in running]
     together += [sequence.request.request_id for sequence in waiting]
+    together += held_ids(scheduler)
     together.sort()
     require(together == sorted(scheduler._live), "I13 live requests have one place each")
     slot_count = most_sequences(config)
@@ -31,6 +32,11 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     _check_loads(scheduler, waiting)
     _check_blocks(scheduler, config)
     _check_cache(scheduler)
+
+
+def held_ids(scheduler: Scheduler) -> list[int]:
+    """Who has neither a slot nor a place in the queue."""
+    return [number for number, sequence in scheduler._live.items() if sequence.is_held]
 
 
 def _check_loads(scheduler: Scheduler, waiting: list[Sequence]) -> None:
@@ -137,4 +143,5 @@ def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:
     in_flight = [(plan.number, plan.steps_done) for plan in group.in_flight]
     retires = list(group.retires)
     waiting = [sequence.request.request_id for sequence in scheduler._waiting]
+    waiting += held_ids(scheduler)
     return scheduler.stats, running, in_flight, retires, waiting, len(scheduler._timers)

@@ -63,6 +63,16 @@ WAITING = bugs_in(
         "nobody is charged for a turn",
     ),
     (
+        "        sequence.is_held = True\n        self._leave_slot(sequence)\n",
+        "        sequence.is_held = True\n",
+        "a request that is held still counts as running",
+    ),
+    (
+        "        elif not sequence.is_held:\n",
+        "        else:\n",
+        "a request that is held is looked for in the queue when it ends",
+    ),
+    (
         "        load.running_count += 1\n",
         "",
         "nobody counts what runs of a caller",
