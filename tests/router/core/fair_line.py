@@ -5,7 +5,9 @@ Believes nothing that the scheduler says of order, shares or counts. Knows no bl
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
+from collections.abc import Mapping
 
 from router.core.simulated_clients import Client
 from router.core.simulated_model import require
@@ -13,15 +15,18 @@ from router.core.simulated_model import require
 from santacoder_router.core.plan import Priority
 
 _Line = tuple[str, Priority]
+_Place = tuple[float, int]
 
 
 class FairLine:
     """Everybody who waits, and what each caller has had."""
 
-    def __init__(self, aging_seconds: float) -> None:
+    def __init__(self, aging_seconds: float, clients: Mapping[int, Client]) -> None:
         self._aging_seconds = aging_seconds
+        self._clients = clients
         self._restored: dict[int, Client] = {}
-        self._waiting: dict[int, Client] = {}
+        # Of each line those who wait, first come first; whoever is in none of them is not here.
+        self._lines: dict[_Line, list[_Place]] = {}
         self._running: dict[int, Client] = {}
         self._held: dict[int, Client] = {}
         self._running_counts: Counter[str] = Counter()
@@ -33,12 +38,11 @@ class FairLine:
     def arrive(self, client: Client, now: float) -> None:
         """Begins to wait, or waits again."""
         line = _line(client)
-        priority = client.request.priority
-        if all(each.request.priority != priority for each in self._waiting.values()):
-            self._since[priority] = now
-        if line not in map(_line, self._waiting.values()):
+        if not self._is_class_waiting(line[1]):
+            self._since[line[1]] = now
+        if line not in self._lines:
             self._lift(line)
-        self._waiting[client.request.request_id] = client
+        insort(self._lines.setdefault(line, []), self._place(client))
 
     def preempt(self, request_id: int, now: float) -> None:
         """Has lost its slot."""
@@ -69,7 +73,7 @@ class FairLine:
         request, line = client.request, _line(client)
         if request.request_id in self._running:
             self._leave_slot(request.request_id)
-        elif request.request_id in self._waiting:
+        elif self._place(client) in self._lines.get(line, ()):
             self._stop_waiting(client)
         self._restored.pop(request.request_id, None)
         self._held.pop(request.request_id, None)
@@ -84,7 +88,7 @@ class FairLine:
         require(turn == request_id, "I19 L2 not whose turn it is", request_id, "expected", turn)
         client = self._restored.pop(request_id, None)
         if client is None:
-            client = self._waiting[request_id]
+            client = self._clients[request_id]
             line, priority = _line(client), client.request.priority
             self._since[priority] = now
             if request_id not in self._charged:
@@ -104,31 +108,25 @@ class FairLine:
         """Who is the next to get a slot."""
         if self._restored:
             return min(self._restored.values(), key=self._place).request.request_id
-        heads: dict[_Line, Client] = {}
-        for client in self._waiting.values():
-            head = heads.setdefault(_line(client), client)
-            if self._place(client) < self._place(head):
-                heads[_line(client)] = client
-        firsts: dict[Priority, Client] = {}
-        for line, head in heads.items():
-            caller = head.request.caller
+        firsts: dict[Priority, tuple[float, int]] = {}
+        for line, places in self._lines.items():
+            number = places[0][1]
+            caller = self._clients[number].request.caller
             if self._running_counts[caller.name] < caller.running_limit:
-                first = firsts.setdefault(line[1], head)
-                if self._turn_of(head) < self._turn_of(first):
-                    firsts[line[1]] = head
+                turn = (self._tags[line], number)
+                firsts[line[1]] = min(turn, firsts.get(line[1], turn))
         if not firsts:
             return None
-        return min(firsts.values(), key=self._class_place).request.request_id
+        return firsts[min(firsts, key=self._class_place)][1]
 
-    def _turn_of(self, head: Client) -> tuple[float, int]:
-        return self._tags[_line(head)], head.request.request_id
-
-    def _class_place(self, client: Client) -> tuple[float, float]:
-        priority = client.request.priority
+    def _class_place(self, priority: Priority) -> tuple[float, float]:
         since = self._since[priority]
         return since - priority * self._aging_seconds, since
 
-    def _place(self, client: Client) -> tuple[float, int]:
+    def _is_class_waiting(self, priority: Priority) -> bool:
+        return any(line[1] == priority for line in self._lines)
+
+    def _place(self, client: Client) -> _Place:
         request = client.request
         return client.arrival - request.priority * self._aging_seconds, request.request_id
 
@@ -138,17 +136,19 @@ class FairLine:
         self._running_counts[caller.name] -= 1
         if self._running_counts[caller.name] == caller.running_limit - 1:
             # What it missed while it might not run is not made up for.
-            for line in {_line(each) for each in self._waiting.values()}:
+            for line in self._lines:
                 if line[0] == caller.name:
                     self._lift(line)
         return client
 
     def _stop_waiting(self, client: Client) -> None:
-        priority = client.request.priority
-        del self._waiting[client.request.request_id]
-        if all(each.request.priority != priority for each in self._waiting.values()):
-            self._virtual_times[priority] = 0.0
-            self._tags = {line: tag for line, tag in self._tags.items() if line[1] != priority}
+        line = _line(client)
+        self._lines[line].remove(self._place(client))
+        if not self._lines[line]:
+            del self._lines[line]
+        if not self._is_class_waiting(line[1]):
+            self._virtual_times[line[1]] = 0.0
+            self._tags = {each: tag for each, tag in self._tags.items() if each[1] != line[1]}
 
     def _lift(self, line: _Line) -> None:
         self._tags[line] = max(self._tags.get(line, 0.0), self._virtual_times[line[1]])

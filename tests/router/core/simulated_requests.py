@@ -22,9 +22,9 @@ from santacoder_router.core.settings import SchedulerConfig
 
 def draw_callers(random: Random) -> list[Caller]:
     """One caller, or some of different weights, of whom some may run few at once."""
-    count = random.choice([1, 2, 5])
+    count = random.choice([1, 1, 2, 5])
     return [
-        Caller(f"caller {n}", random.choice([1.0, 1.0, 3.0]), random.choice([1, 2, 1000, 1000]))
+        Caller(f"caller {n}", random.choice([1.0, 1.0, 3.0]), random.choice([1, 2, *[1000] * 8]))
         for n in range(count)
     ]
 

@@ -30,7 +30,7 @@ from router.core.simulation_checks import (
 from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
 from santacoder_router.core.scheduler import Scheduler
 
-NUM_EVENTS, KEPT_EVENTS = 400, 200
+NUM_EVENTS, KEPT_EVENTS = 350, 200
 
 
 class Outcome(NamedTuple):
@@ -52,7 +52,7 @@ class Simulation:
         self._source = RequestSource(self._random, self.config, self.weather, VOCABULARY_SIZE)
         self.clients: dict[int, Client] = {}
         self._live: dict[int, Client] = {}
-        self._line = FairLine(self.config.aging_seconds)
+        self._line = FairLine(self.config.aging_seconds, self.clients)
         self.scheduler = Scheduler(self.config, b"simulated seed")
         self._cut_rate = self.weather.cut_rate
         self._life = self._begin_life()
