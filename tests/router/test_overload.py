@@ -46,7 +46,7 @@ async def guarded(
     folder: Path, names: dict[str, str], behaviour: Behaviour, **overload: Any
 ) -> AsyncIterator[Running]:
     """A router whose callers are these; what is behind each name are its token's limits."""
-    lines = [f"{line(name, 'complete,tokenize', name)} {own}" for name, own in names.items()]
+    lines = [f"{line(name, 'complete,tokenize,info', name)} {own}" for name, own in names.items()]
     write_tokens(folder / "tokens", *lines)
     settings: dict[str, Any] = {
         "security": SecurityConfig(token_file=folder / "tokens"),
@@ -425,6 +425,16 @@ def test_options_hold_for_everybody_and_a_tokens_own_limits_for_it(tmp_path: Pat
         async with guarded(tmp_path, callers, Behaviour(), callers=standing) as running:
             for caller in callers:
                 await complete(running, caller, stopping=SHORT)
+            model = inference_pb2_grpc.ModelServiceStub(running.channel)
+            told = await model.GetModel(pb.GetModelRequest(), metadata=metadata("alice"))
+            assert told.caller_limits == pb.CallerLimits(
+                running_request_count=8,
+                queued_request_count=128,
+                queued_token_count=99,
+                session_count=64,
+                requests_per_second=7.0,
+                priority=pb.PRIORITY_NORMAL,
+            )
             known = running.router._reception.accounts._known
             assert known["alice"].limits == CallerLimits(rate=7.0, weight=2.0, queued_tokens=99)
             assert known["bob"].limits == CallerLimits(rate=7.0)
