@@ -20,6 +20,8 @@ from santacoder_router.limits import Limits
 UNMEASURED_RETRY_SECONDS = 1.0
 LEAST_RETRY_SECONDS = 0.1
 MOST_RETRY_SECONDS = 60.0
+# Of the longest wait, what may still be waited for once the queue has not emptied for so long.
+STANDING_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ def enter(
     wait_seconds = waiting.seconds_until_turn(newcomer.caller, newcomer.priority, now)
     refusal = _own_refusal(newcomer, waiting, own, wait_seconds)
     refusal = refusal or _late_refusal(newcomer, limits, wait_seconds)
+    refusal = refusal or _standing_refusal(waiting, limits, wait_seconds, now)
     if refusal is not None:
         raise refusal
     places = len(waiting) + newcomer.sequence_count - limits.queued_request_count
@@ -102,6 +105,30 @@ def _late_refusal(
             retry_after_seconds=retry_seconds(wait_seconds),
         )
     return None
+
+
+def _standing_refusal(
+    waiting: WaitingQueue, limits: Limits, wait_seconds: float | None, now: float
+) -> RouterError | None:
+    """A queue is for bursts: one that does not empty makes everybody late and serves nobody more.
+
+    It is kept short then: to what the slots run at once, or a small part of the longest wait.
+    """
+    standing_seconds = waiting.standing_seconds(now)
+    allowed_seconds = STANDING_SHARE * limits.queue_wait_seconds
+    is_short = wait_seconds is None or wait_seconds <= allowed_seconds
+    if (
+        is_short
+        or standing_seconds <= limits.queue_wait_seconds
+        or len(waiting) < limits.running_request_count
+    ):
+        return None
+    return Overloaded(
+        Reason.QUEUE_FULL,
+        f"queue: has not emptied for {standing_seconds:.0f} s; got a wait of {wait_seconds:.1f} s;"
+        f" allowed {allowed_seconds:g} s",
+        retry_after_seconds=retry_seconds(wait_seconds),
+    )
 
 
 def _full(

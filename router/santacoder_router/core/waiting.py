@@ -75,6 +75,10 @@ class WaitingQueue:
         own = share.work_before(caller)
         return self._drain.seconds_for(round(above + own), now)
 
+    def standing_seconds(self, now: float) -> float:
+        """For how long the queue has not been empty."""
+        return self._drain.blocked_seconds(now)
+
     def add(self, sequence: Sequence, now: float) -> None:
         """A sequence begins to wait."""
         request = sequence.request
