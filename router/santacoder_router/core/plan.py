@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Priority(enum.IntEnum):
-    """Scheduling class; a greater one goes first. Waiting raises it (see `policy.py`)."""
+    """Scheduling class; a greater one goes first, unless a lower one has waited for long."""
 
     LOW = 1
     NORMAL = 2
@@ -43,7 +43,9 @@ class FinishReason(enum.IntEnum):
     QUEUE_TIMEOUT = 7
     NON_FINITE = 8
     FAILED = 9
+    # Its place in a full queue went to another.
     DISPLACED = 10
+    # There was no memory for it.
     SHED = 11
 
 
