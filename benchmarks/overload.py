@@ -115,8 +115,9 @@ def _mock(folder: Path) -> Iterator[Loaded]:
 
 @contextlib.contextmanager
 def _demo(folder: Path) -> Iterator[Loaded]:
-    """The demo checkpoint, as a user serves it."""
-    with Service(()) as service:
+    """The demo checkpoint as a user serves it, but for a core that is left to router and load."""
+    thread_count = max(1, len(os.sched_getaffinity(0)) - 1)
+    with Service((f"--threads={thread_count}",)) as service:
         router_pid = service.processes()["router"]
         yield Loaded("demo", service.address, router_pid, service.metrics_address, 8, 64, folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from router.core.scheduling import answer, make_request, make_scheduler, planned
@@ -38,7 +39,7 @@ def worked_off(seconds: int, count: int) -> Scheduler:
     return scheduler
 
 
-def refusal(scheduler: Scheduler, entering: Newcomer, now: float, **limits: float) -> RouterError:
+def refusal(scheduler: Scheduler, entering: Newcomer, now: float, **limits: Any) -> RouterError:
     changed = dataclasses.replace(LIMITS, **limits)
     with pytest.raises(RouterError) as caught:
         enter(entering, scheduler.waiting, changed, KNOWN, now)

@@ -53,6 +53,14 @@ class FairLine:
         """Who has neither a slot nor a place in the line."""
         return list(self._held.values())
 
+    @property
+    def lines(self) -> dict[_Line, list[Client]]:
+        """Who waits, by caller and class, first come first."""
+        return {
+            line: [self._clients[number] for _, number in places]
+            for line, places in self._lines.items()
+        }
+
     def hold(self, client: Client) -> None:
         """Loses its slot and wants no other for now; only whoever has one."""
         if client.request.request_id in self._running:

@@ -14,6 +14,7 @@ from router.core.cache_checks import CacheOrder
 from router.core.fair_line import FairLine
 from router.core.plan_checks import PlanCheck
 from router.core.result_checks import expected_events
+from router.core.room_checks import RoomCheck
 from router.core.simulated_clients import Client
 from router.core.simulated_life import VOCABULARY_SIZE, GroupLife
 from router.core.simulated_model import Violation, require
@@ -28,6 +29,7 @@ from router.core.simulation_checks import (
 )
 
 from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
+from santacoder_router.core.room import displaced_by
 from santacoder_router.core.scheduler import Scheduler
 
 NUM_EVENTS, KEPT_EVENTS = 350, 200
@@ -75,6 +77,7 @@ class Simulation:
             self._die: self.weather.die,
             self._misdeliver: self.weather.misdeliver,
             self._wake: self.weather.wake,
+            self._make_room: 0.2,
             self._hold: self.weather.hold,
             self._let_go: 2 * self.weather.hold,
         }
@@ -161,6 +164,23 @@ class Simulation:
         require(events == expected, "I4 cancel brings one end or nothing", events)
         order.check_releases()
         self._receive(events)
+
+    def _make_room(self) -> None:
+        """Somebody comes to a queue that is full, and others may have to go for it."""
+        client = self._source.draw(self._now)
+        self.clients[client.request.request_id] = client
+        request, waiting = client.request, self.scheduler.waiting
+        places = self._random.choice([0, 1, 1, 5])
+        tokens = self._random.choice([0, 0, len(request.prompt_ids)])
+        work = len(request.prompt_ids) + request.max_new_tokens
+        check = RoomCheck(request.caller, request.priority, work, self._line.lines)
+        displaced = displaced_by(request.caller, request.priority, work, waiting, (places, tokens))
+        numbers = None if displaced is None else [one.request.request_id for one in displaced]
+        self._note("make room", request, places, tokens, numbers)
+        check.check(displaced, places, tokens)
+        for request_id in numbers or ():
+            reason = FinishReason.DISPLACED
+            self._receive(self.scheduler.cancel(request_id, self._now, reason))
 
     def _hold(self) -> None:
         """A reader is behind: its request gives up its slot, if it has one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.core.bugs.blocks import BLOCKS, GROUP, PREFIX
 from router.core.bugs.ends import ENDS
-from router.core.bugs.lines import FAIR_SHARE, WAITING
+from router.core.bugs.lines import FAIR_SHARE, ROOM, WAITING
 from router.core.bugs.planning import ADMISSION, DRAFT, LEASE
 from router.core.bugs.plans import PLANNER
 from router.core.bugs.results import REQUESTS, RESULTS
@@ -19,6 +19,7 @@ CATALOGUE = [
     *POLICY,
     *WAITING,
     *FAIR_SHARE,
+    *ROOM,
     *TIMERS,
     *ADMISSION,
     *DRAFT,
