@@ -19,7 +19,7 @@ GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
+.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ bench-gpu: $(GPU_SETUP) ## Compare with transformers on a GPU, part by part (ARG
 
 bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 70 s)
 	$(BIN)/python benchmarks/router.py $(ARGS)
+
+overload: $(VENV)/.dev ## Ask more of a service than it can do, by class and by ten (about 13 minutes; ARGS="--service mock --seconds 20")
+	$(BIN)/python benchmarks/overload.py $(ARGS)
 
 wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")
 	tests/wheel_test.sh "$(CURDIR)/$(BIN)/python" $(or $(strip $(PYTHONS)),$(PYTHON))

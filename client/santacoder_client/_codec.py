@@ -16,6 +16,7 @@ from santacoder_client._options import OPTIONS, Option, check_options
 from santacoder_client.errors import ServerError
 from santacoder_client.types import (
     Accepted,
+    CallerLimits,
     Choice,
     Completion,
     FimOrder,
@@ -178,6 +179,11 @@ def decode_model(message: pb.GetModelResponse) -> ModelInfo:
         special_tokens=tuple(_copy(SpecialToken, token) for token in message.special_tokens),
         limits=_copy(Limits, message.limits),
         default_sampling=_sampling(message.default_sampling),
+        caller_limits=_copy(
+            CallerLimits,
+            message.caller_limits,
+            priority=_member(Priority, pb.Priority, message.caller_limits.priority),
+        ),
     )
 
 

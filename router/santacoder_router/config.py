@@ -8,13 +8,18 @@ What belongs to the model or the shards is not here: they describe themselves.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NoReturn
 
 from santacoder_router.environment import strange_variables
+from santacoder_router.overload_options import (
+    OverloadConfig,
+    add_overload_arguments,
+    overload_of,
+    seconds_between,
+)
 from santacoder_router.security_options import (
     SecurityConfig,
     UnsafeOptions,
@@ -49,6 +54,8 @@ class RouterConfig:
     """Plans in flight for so long without a finished step make the health NOT_SERVING."""
     log_level: str
     """Least level that is logged."""
+    overload: OverloadConfig = field(default_factory=OverloadConfig)
+    """How much it takes on."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
     otlp_endpoint: str | None = None
@@ -77,6 +84,7 @@ def parse_arguments(
         recovery_seconds=values.recovery_seconds,
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
+        overload=overload_of(values),
         security=security,
         otlp_endpoint=values.otlp_endpoint,
     )
@@ -114,10 +122,16 @@ def _parser() -> _Parser:
         ("--recovery-seconds", 60.0, "time that dead shards get to come back"),
         ("--stall-seconds", 20.0, "time without a finished step that counts as not serving"),
     ):
-        add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
+        add(
+            name,
+            type=seconds_between(0.0, MOST_SECONDS),
+            default=default,
+            help=f"{meaning} (%(default)s)",
+        )
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
     add("--otlp-endpoint", type=_endpoint, metavar="URL", help="collector of traces, OTLP (none)")
     add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
+    add_overload_arguments(parser)
     add_security_arguments(parser)
     return parser
 
@@ -152,17 +166,3 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed 0..65535")
     return port
-
-
-def _seconds(least: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not least <= seconds <= MOST_SECONDS:
-            allowed = f"{least:g}..{MOST_SECONDS:g} s"
-            raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed {allowed}")
-        return seconds
-
-    return read

@@ -6,6 +6,7 @@
     |-- PermissionDenied    PERMISSION_DENIED     the caller is known, and may not do this
     |-- Unsupported         FAILED_PRECONDITION   right in itself, but not with this checkpoint
     |-- AlreadyExists       ALREADY_EXISTS        its name is taken
+    |-- Stalled             CANCELLED             nobody reads the answer
     |-- Overloaded          RESOURCE_EXHAUSTED    no room or time for it now
     |-- Unavailable         UNAVAILABLE           nobody is there to run it
     |-- DeadlineExceeded    DEADLINE_EXCEEDED     too late
@@ -158,6 +159,12 @@ class AlreadyExists(RouterError):
     """The request's id belongs to one that is running."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class Stalled(RouterError):
+    """The caller does not read its answer."""
+
+    code = grpc.StatusCode.CANCELLED
 
 
 class Overloaded(RouterError):

@@ -26,6 +26,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         self._certificate_expiry: Gauge | None = None
+        self._add_requests(registry)
+        self._add_plans(registry)
+        self._add_refusals(registry)
+        self._add_gauges(registry)
+        self._add_histograms(registry)
+
+    def _add_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "santacoder_router_requests_total",
             "RPCs that ended, by method and gRPC status code.",
@@ -53,6 +60,8 @@ class Metrics:
             "Tokens generated and accepted.",
             registry=registry,
         )
+
+    def _add_plans(self, registry: CollectorRegistry) -> None:
         self.preemptions = Counter(
             "santacoder_router_preemptions_total",
             "Sequences that gave up their slot to another.",
@@ -71,8 +80,6 @@ class Metrics:
         self.plans = Counter(
             "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
         )
-        self._add_gauges(registry)
-        self._add_histograms(registry)
 
     def note_expiry(self, expiry: datetime) -> None:
         """When the public port's certificate ends; without TLS the series is not there."""
@@ -84,7 +91,26 @@ class Metrics:
             )
         self._certificate_expiry.set(expiry.timestamp())
 
+    def _add_refusals(self, registry: CollectorRegistry) -> None:
+        self.refused_requests = Counter(
+            "santacoder_router_refused_requests_total",
+            "Requests, turns of sessions included, that were refused or failed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.client_stalls = Counter(
+            "santacoder_router_client_stalls_total",
+            "Streams that were ended because nobody read them.",
+            registry=registry,
+        )
+
     def _add_gauges(self, registry: CollectorRegistry) -> None:
+        self.memory = Gauge(
+            "santacoder_router_memory_bytes",
+            "Memory that the router holds, and how much it may: resident or limit.",
+            ["kind"],
+            registry=registry,
+        )
         self.running_requests = Gauge(
             "santacoder_router_running_requests", "Sequences in a slot.", registry=registry
         )

@@ -14,16 +14,20 @@ from collections.abc import Callable
 import grpc
 
 from santacoder_router import gauges
+from santacoder_router.accounts import Accounts
 from santacoder_router.config import RouterConfig
 from santacoder_router.doors import make_doors, remind
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupLives, abandon_requests
+from santacoder_router.handlers import Reception
 from santacoder_router.health import Health
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle, Phase
+from santacoder_router.memory import find_limit_bytes
 from santacoder_router.metrics import Metrics, MetricsServer
 from santacoder_router.server import PortTaken, bind, make_server
 from santacoder_router.serving import make_serving
+from santacoder_router.stalls import Stalls
 from santacoder_router.step_loop import SchedulerFault
 from santacoder_router.tracing import Tracing
 
@@ -58,6 +62,12 @@ class Router:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
         self._intake = Intake(self.lifecycle, self.metrics, clock, log)
+        self._reception = Reception(
+            Accounts(config.overload.callers, config.security.asks_certificates, clock),
+            Stalls(config.overload.stream_stall_seconds, clock),
+            self.metrics,
+            log,
+        )
         self._doors = make_doors(config.security, self.metrics, clock, log)
         self._lives = GroupLives(
             config.shard_addresses, self.lifecycle, self.metrics, clock, log, self._doors.shards
@@ -77,8 +87,7 @@ class Router:
             self.lifecycle,
             self._intake,
             self._health,
-            self.metrics,
-            self._log,
+            self._reception,
             (*self._tracing.interceptors, *self._doors.interceptors),
         )
         config = self._config
@@ -96,8 +105,15 @@ class Router:
 
         Raises GroupRefused or GroupUnreachable if no group comes up at first.
         """
-        watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics))
-        reminder = asyncio.create_task(remind(self._config.security, self._log))
+        limit_bytes = self._config.overload.memory_limit_bytes or find_limit_bytes()
+        watches = {
+            asyncio.create_task(watch)
+            for watch in (
+                gauges.watch(self.lifecycle, self._intake, limit_bytes, self.metrics),
+                self._reception.stalls.watch(),
+                remind(self._config.security, self._log),
+            )
+        }
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -111,9 +127,10 @@ class Router:
             abandon_requests(self.lifecycle, Phase.FAULT)
             return Ending.FAULT
         finally:
-            for task in (watch, reminder, stopping, self._work):
+            ending = {*watches, stopping, self._work}
+            for task in ending:
                 task.cancel()
-            await asyncio.wait({watch, reminder, stopping, self._work})
+            await asyncio.wait(ending)
         return Ending.DRAINED
 
     async def close(self) -> None:
@@ -144,7 +161,9 @@ class Router:
         config = self._config
         group = await self._lives.first(config.start_seconds)
         try:
-            serving = make_serving(group.description, self.metrics, self._clock, self._log)
+            serving = make_serving(
+                group.description, config.overload, self.metrics, self._clock, self._log
+            )
         except BaseException:
             await group.close()
             raise

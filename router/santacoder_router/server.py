@@ -9,11 +9,10 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from santacoder_router import health, model_servicer, servicer, tokenizer_servicer
-from santacoder_router.faults import Log
+from santacoder_router.handlers import Reception
 from santacoder_router.health import Health, HealthServicer
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
-from santacoder_router.metrics import Metrics
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 PUBLIC_SERVICES = (
@@ -48,17 +47,16 @@ def make_server(
     lifecycle: Lifecycle,
     intake: Intake,
     server_health: Health,
-    metrics: Metrics,
-    log: Log,
+    reception: Reception,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """A server with every public service, health and both versions of reflection."""
     server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
     server.add_generic_rpc_handlers(
         (
-            servicer.completion_handler(intake, lifecycle, metrics, log),
-            tokenizer_servicer.tokenizer_handler(lifecycle, metrics, log),
-            model_servicer.model_handler(lifecycle, metrics, log),
+            servicer.completion_handler(intake, lifecycle, reception),
+            tokenizer_servicer.tokenizer_handler(lifecycle, reception),
+            model_servicer.model_handler(lifecycle, reception),
             HealthServicer(server_health, PUBLIC_SERVICES).handler(),
             *_reflection_handlers(),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -22,6 +22,7 @@ from santacoder_router.core.plan import (
     Tokens,
 )
 from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.core.sequence import Sequence
 from santacoder_router.metrics import Metrics
 from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
 
@@ -110,6 +111,24 @@ class StepLoop:
         with self._fail_stop:
             self._scheduler.cancel(request_id, self._clock())
         self.wake()
+
+    def hold_request(self, request_id: int, is_held: bool) -> None:
+        """Keeps a request out of plans while nobody takes its tokens; raises SchedulerFault."""
+        if self._fault is None:
+            with self._fail_stop:
+                self._scheduler.hold(request_id, is_held, self._clock())
+            self.wake()
+
+    def drop(self, sequences: Iterable[Sequence], reason: FinishReason) -> None:
+        """Ends requests and tells their readers why; raises SchedulerFault."""
+        events: list[Event] = []
+        with self._fail_stop:
+            for sequence in sequences:
+                request_id = sequence.request.request_id
+                events += self._scheduler.cancel(request_id, self._clock(), reason)
+        if events:
+            self._deliver(events)
+            self.wake()
 
     async def serve(self, group: ShardGroup) -> GroupFailure:
         """Works with a group until it fails; raises SchedulerFault."""

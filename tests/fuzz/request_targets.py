@@ -20,7 +20,7 @@ from santacoder_router.prompt_checks import check_detokenize, check_tokenize
 from santacoder_router.resolution import core_request, put_accepted, resolve
 from santacoder_router.text.fim import Sentinels
 from santacoder_router.text.prompt import InfillPrompt, Prompt, PromptIds, TextPrompt
-from santacoder_router.validation import check_session_open, normalise
+from santacoder_router.validation import SessionDefaults, check_session_open, normalise
 
 LIMITS = Limits(
     context_token_count=2048, token_count=49_157, vocabulary_size=49_280, infill_supported=True
@@ -52,7 +52,7 @@ def _ids_of(prompt: Prompt) -> PromptIds:
 def turn(message: pb.CompletionSessionRequest) -> None:
     """One message of a session."""
     if message.WhichOneof("action") == "open":
-        check_session_open(message.open, LIMITS)
+        check_session_open(message.open, LIMITS, SessionDefaults())
     else:
         complete(message.completion)
 

@@ -16,7 +16,7 @@ from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_router.errors import InvalidRequest
 from santacoder_router.limits import Limits
 from santacoder_router.prompt_checks import check_detokenize
-from santacoder_router.validation import check_session_open, normalise
+from santacoder_router.validation import SessionDefaults, check_session_open, normalise
 
 LIMITS = Limits(
     context_token_count=2048, token_count=49_157, vocabulary_size=49_280, infill_supported=True
@@ -136,7 +136,7 @@ def reasons(path: str, value: float) -> set[str]:
         if name == "CompletionRequest":
             normalise(message, LIMITS, draw_seed=lambda: 1, draw_request_id=lambda: "drawn")
         elif name == "SessionOpen":
-            check_session_open(message, LIMITS)
+            check_session_open(message, LIMITS, SessionDefaults())
         else:
             check_detokenize(message, LIMITS)
     except InvalidRequest as error:
@@ -162,5 +162,5 @@ def test_a_number_is_allowed_within_its_bounds_and_refused_beyond(path: str) -> 
 def test_a_number_unset_is_never_refused() -> None:
     request = pb.CompletionRequest(text="x")
     normalise(request, LIMITS, draw_seed=lambda: 1, draw_request_id=lambda: "drawn")
-    check_session_open(pb.SessionOpen(), LIMITS)
+    check_session_open(pb.SessionOpen(), LIMITS, SessionDefaults())
     check_detokenize(pb.DetokenizeRequest(), LIMITS)

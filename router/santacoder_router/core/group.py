@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from santacoder_router.core.blocks import BlockPool
-from santacoder_router.core.plan import Retire
+from santacoder_router.core.plan import Retire, StepResult
 from santacoder_router.core.sequence import Residency, Sequence
 from santacoder_router.core.settings import SchedulerConfig
 
@@ -37,6 +37,14 @@ class PlanInFlight:
     # Every row is one token that samples: what it takes measures a decode step.
     is_decode: bool
     steps_done: int = 0
+
+    def expects(self, result: StepResult) -> bool:
+        """Whether that is what comes next of this plan."""
+        return (
+            result.plan_number == self.number
+            and result.first_step == self.steps_done
+            and len(result.rows) == len(self.rows)
+        )
 
 
 class GroupState:
@@ -73,7 +81,6 @@ class GroupState:
             planned_computed=computed_length,
         )
         sequence.residency = residency
-        sequence.is_restored = False
         insort(self.running, residency, key=_order)
         return residency
 
@@ -92,6 +99,13 @@ class GroupState:
             prefix = residency.sequence.prefix(index + 1, self.block_size)
             self.pool.register(prefix, residency.blocks[index])
         residency.registered_count = max(full_count, residency.registered_count)
+
+    def register_output(self, residency: Residency, is_matched: bool) -> None:
+        """The same for output that has come back; `is_matched` if an id ended the text."""
+        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
+        written_count = residency.sequence.token_count - (0 if is_matched else 1)
+        if written_count // self.block_size > residency.registered_count:
+            self.register_blocks(residency, written_count)
 
     def leave(self, residency: Residency, has_ended: bool = False) -> None:
         """Takes slot and blocks back at once; the next plan says so to the shards.

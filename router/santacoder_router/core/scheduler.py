@@ -6,7 +6,7 @@ results. Knows no text, no wire and no tensors.
 
 from __future__ import annotations
 
-from santacoder_router.core.group import GroupState, PlanInFlight, PlannedRow
+from santacoder_router.core.group import GroupState, PlannedRow
 from santacoder_router.core.lease import StepTime
 from santacoder_router.core.plan import (
     Event,
@@ -23,7 +23,7 @@ from santacoder_router.core.plan import (
 from santacoder_router.core.planner import draft_step, extend_to_lease
 from santacoder_router.core.policy import Rank, aged_priority
 from santacoder_router.core.prefix import root_prefix
-from santacoder_router.core.sequence import Residency, Sequence
+from santacoder_router.core.sequence import Sequence
 from santacoder_router.core.settings import SchedulerConfig, SchedulerStats
 from santacoder_router.core.timers import Timers
 from santacoder_router.core.waiting import WaitingQueue
@@ -57,7 +57,7 @@ class Scheduler:
         self._common_root = root_prefix(cache_seed, b"")
         self._rank = rank or aged_priority(config.aging_seconds)
         self._live: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingQueue(config.aging_seconds)
         self._timers = Timers()
         self._group = GroupState(config)
         self._step_time = StepTime()
@@ -70,6 +70,11 @@ class Scheduler:
     def max_request_tokens(self) -> int:
         """Most tokens, prompt and new ones together, of a request that can ever run."""
         return self._config.max_request_tokens
+
+    @property
+    def waiting(self) -> WaitingQueue:
+        """The queue, for its numbers."""
+        return self._waiting
 
     @property
     def queued_request_count(self) -> int:
@@ -118,7 +123,7 @@ class Scheduler:
         root = root_prefix(self._cache_seed, key) if key else self._common_root
         sequence = Sequence(request, order, [root], list(request.output_ids))
         self._live[request.request_id] = sequence
-        self._waiting.add(sequence)
+        self._waiting.add(sequence, now)
         self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))
 
     def cancel(
@@ -127,6 +132,17 @@ class Scheduler:
         """Ends a request at once: no later plan has it, and its blocks are free. Idempotent."""
         sequence = self._live.get(request_id)
         return [] if sequence is None else [self._finish(sequence, reason)]
+
+    def hold(self, request_id: int, is_held: bool, now: float) -> None:
+        """Takes a running request's slot while nobody reads it, or lets it go on. Idempotent."""
+        sequence = self._live.get(request_id)
+        if sequence is None or sequence.is_held == is_held:
+            return
+        if not is_held:
+            self._waiting.let_go(sequence, now)
+        elif sequence.residency is not None:
+            self._group.leave(sequence.residency)
+            self._waiting.hold(sequence)
 
     def time_cap_seconds(self, row_count: int) -> float:
         """After how long a lease of so many rows ends, whatever steps it has left."""
@@ -140,7 +156,7 @@ class Scheduler:
         group = self._group
         if len(group.in_flight) >= self._config.plans_in_flight:
             return None, events
-        draft = draft_step(self._config, group, self._waiting)
+        draft = draft_step(self._config, group, self._waiting, now)
         self._preemption_count += len(draft.preempted)
         for admitted in draft.admits:
             self._admitted_token_count += len(admitted.token_ids)
@@ -155,7 +171,7 @@ class Scheduler:
     def apply(self, result: StepResult, now: float) -> list[Event]:
         """What a result brings. One that is not the next expected changes nothing."""
         in_flight = self._group.in_flight
-        if not in_flight or not _is_expected(result, in_flight[0]):
+        if not in_flight or not in_flight[0].expects(result):
             return []
         plan = in_flight[0]
         plan.steps_done += result.steps_run
@@ -183,7 +199,7 @@ class Scheduler:
             residency.is_live = False
             residency.sequence.residency = None
             residency.sequence.is_restored = True
-            self._waiting.add(residency.sequence)
+            self._waiting.put_back(residency.sequence, now)
         return []
 
     def next_deadline(self) -> float | None:
@@ -209,15 +225,9 @@ class Scheduler:
                 sequence.output_ids += token_ids
                 request_id = sequence.request.request_id
                 events.append(Tokens(request_id, token_ids, row.logprobs[: len(token_ids)]))
-            self._register_output(residency, matched_id is not None)
+            self._group.register_output(residency, matched_id is not None)
         if row.state in _ENDS:
             events.append(self._finish(sequence, _ENDS[row.state], matched_id, has_ended=True))
-
-    def _register_output(self, residency: Residency, is_matched: bool) -> None:
-        # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
-        written_count = residency.sequence.token_count - (0 if is_matched else 1)
-        if written_count // self._group.block_size > residency.registered_count:
-            self._group.register_blocks(residency, written_count)
 
     def _forget_prefixes(self, sequence: Sequence) -> None:
         # Whether or not the sequence still lives: what it has cached is not to be read by others.
@@ -233,16 +243,7 @@ class Scheduler:
     ) -> Finished:
         sequence.is_ended = True
         del self._live[sequence.request.request_id]
-        if sequence.residency is None:
-            self._waiting.remove(sequence)
-        else:
+        self._waiting.end(sequence)
+        if sequence.residency is not None:
             self._group.leave(sequence.residency, has_ended)
         return Finished(sequence.request.request_id, reason, matched_id)
-
-
-def _is_expected(result: StepResult, plan: PlanInFlight) -> bool:
-    return (
-        result.plan_number == plan.number
-        and result.first_step == plan.steps_done
-        and len(result.rows) == len(plan.rows)
-    )

@@ -120,9 +120,14 @@ class Client:
             is_due = end <= now and reason is expected_reason
             require(is_due, "I4 out of time, but which", event, end, expected_reason)
         else:
-            closed = (FinishReason.CANCELLED, FinishReason.FAILED, FinishReason.NON_FINITE)
-            require(reason in closed, "I4 reason out of the list", event)
+            require(reason in _OTHERS, "I4 reason out of the list", event)
 
 
 _STATES = {reason: state for state, reason in _MATCH_REASONS.items()}
+_OTHERS = (
+    FinishReason.CANCELLED,
+    FinishReason.DISPLACED,
+    FinishReason.FAILED,
+    FinishReason.NON_FINITE,
+)
 _TIMES = (FinishReason.TIME_BUDGET, FinishReason.DEADLINE, FinishReason.QUEUE_TIMEOUT)

@@ -99,9 +99,29 @@ GROUP = bugs_in(
         "a slot that is taken is given again",
     ),
     (
-        "        sequence.is_restored = False\n",
+        "token_count - (0 if is_matched else 1)",
+        "token_count",
+        "a block of output is cached before its last key is written",
+    ),
+    (
+        "token_count - (0 if is_matched else 1)",
+        "token_count + (1 if is_matched else -1)",
+        "an id that ended a text counts as written",
+    ),
+    (
+        "token_count - (0 if is_matched else 1)",
+        "token_count - 1",
+        "a block that ends with the last id before a stop id is not cached",
+    ),
+    (
+        "        return (\n            result.plan_number == self.number\n            and result",
+        "        return (\n            result",
+        "a result of another plan is accepted",
+    ),
+    (
+        "            and result.first_step == self.steps_done\n",
         "",
-        "who outlived a group once goes first ever after",
+        "a part of a lease is accepted again",
     ),
     (
         "insort(self.running, residency, key=_order)",
