@@ -125,6 +125,11 @@ class Retries:
         """Time since the first attempt."""
         return self._clock() - self._started
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an attempt has failed since something new came."""
+        return self._failure_count > 0
+
     def left_seconds(self) -> float | None:
         """The next attempt's deadline; None where there is none."""
         return None if self._deadline == math.inf else max(0.0, self._deadline - self._clock())
@@ -159,6 +164,10 @@ class Retries:
         if kind is _Kind.REFUSED and not self._budget.take():
             raise error
         return self._pause(policy, error, is_outage or kind is _Kind.GONE)
+
+    def is_outage(self, error: SantaCoderError) -> bool:
+        """Whether the request may go on, once a server is there."""
+        return self._policy is not None and self._kind(error) in (_Kind.GONE, _Kind.HELD)
 
     def not_serving(self, error: SantaCoderError) -> Pause:
         """What to do while no server is there; raises, in the end, `error` or DeadlineExceeded."""

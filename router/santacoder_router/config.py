@@ -20,6 +20,7 @@ from santacoder_router.security_options import (
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_SECONDS = 86_400.0
+MOST_CONNECTIONS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ class RouterConfig:
     """Least level that is logged."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
+    session_idle_seconds: float = 60.0
+    """A session in which nothing runs and nothing is asked for so long is closed."""
+    max_connection_count: int = 1024
+    """Most connections at once, fewer where the process may not have as many descriptors."""
+    max_connection_age_seconds: float | None = None
+    """Callers are asked to connect anew after so long; None never asks."""
 
 
 def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
@@ -67,6 +74,9 @@ def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
         security=security,
+        session_idle_seconds=values.session_idle_seconds,
+        max_connection_count=values.max_connections,
+        max_connection_age_seconds=values.max_connection_age_seconds,
     )
 
 
@@ -102,9 +112,35 @@ def _parser() -> _Parser:
         ("--stall-seconds", 20.0, "time without a finished step that counts as not serving"),
     ):
         add(name, type=_seconds(0.0), default=default, help=f"{meaning} (%(default)s)")
+    _add_connection_arguments(parser)
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
     add_security_arguments(parser)
     return parser
+
+
+def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--max-connections",
+        type=_count,
+        default=1024,
+        metavar="N",
+        help="most connections at once; fewer where there are not descriptors enough (%(default)s)",
+    )
+    add(
+        "--max-connection-age-seconds",
+        type=_seconds(1.0),
+        metavar="SECONDS",
+        help="callers are asked to connect anew after that, and have --drain-seconds for what"
+        " runs (never); for balancers that know connections only",
+    )
+    add(
+        "--session-idle-seconds",
+        type=_seconds(0.1),
+        default=60.0,
+        metavar="SECONDS",
+        help="a session in which nothing is asked for so long is closed (%(default)s)",
+    )
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -124,6 +160,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed 0..65535")
     return port
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_CONNECTIONS:
+        allowed = f"1..{MOST_CONNECTIONS}"
+        raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed {allowed}")
+    return int(text)
 
 
 def _seconds(least: float) -> Callable[[str], float]:

@@ -92,6 +92,8 @@ class Reason(enum.StrEnum):
     """The request waited longer than a request may."""
     SESSION_LIMIT = "SESSION_LIMIT"
     """Too many sessions are open."""
+    SESSION_IDLE = "SESSION_IDLE"
+    """Nothing was asked in a session for so long that it was closed."""
     WARMING = "WARMING"
     """The shards are not ready yet."""
     DRAINING = "DRAINING"

@@ -21,8 +21,9 @@ from santacoder_router.group_lives import GroupLives, abandon_requests
 from santacoder_router.health import Health
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle, Phase
-from santacoder_router.metrics import Metrics, MetricsServer
-from santacoder_router.server import PortTaken, bind, make_server
+from santacoder_router.metrics import Metrics
+from santacoder_router.metrics_server import MetricsServer
+from santacoder_router.server import PortTaken, bind, make_server, taken_by
 from santacoder_router.serving import make_serving
 from santacoder_router.step_loop import SchedulerFault
 
@@ -71,6 +72,7 @@ class Router:
     async def start(self) -> None:
         """Listens from here on, though not yet ready; raises PortTaken."""
         self._server = make_server(
+            self._config,
             self.lifecycle,
             self._intake,
             self._health,
@@ -84,7 +86,8 @@ class Router:
             port = config.metrics_port
             self._metrics_server = MetricsServer(self.metrics, METRICS_HOST, port)
         except OSError as error:
-            raise PortTaken(f"--metrics-port: cannot listen on {port}: {error.strerror}") from None
+            reason = taken_by(port) if port else f": {error.strerror}"
+            raise PortTaken(f"--metrics-port: cannot listen on {port}{reason}") from None
         self.metrics_address = f"{METRICS_HOST}:{self._metrics_server.port}"
         await self._server.start()
 
@@ -94,7 +97,7 @@ class Router:
         Raises GroupRefused or GroupUnreachable if no group comes up at first.
         """
         watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics))
-        reminder = asyncio.create_task(remind(self._config.security, self._log))
+        reminder = asyncio.create_task(remind(self._config.security, self.metrics, self._log))
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         try:

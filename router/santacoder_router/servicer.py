@@ -55,12 +55,16 @@ class CompletionServicer:
 
 
 def completion_handler(
-    intake: Intake, lifecycle: Lifecycle, metrics: Metrics, log: Log
+    intake: Intake,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    log: Log,
+    session_idle_seconds: float,
 ) -> grpc.GenericRpcHandler:
     """The service's handler."""
     handlers = Handlers(SERVICE_NAME, metrics, log)
     servicer = CompletionServicer(intake)
-    sessions = SessionServicer(intake, lifecycle, log)
+    sessions = SessionServicer(intake, lifecycle, metrics, log, session_idle_seconds)
     handlers.add_unary("Complete", inference_pb2.CompleteRequest, servicer.complete)
     handlers.add_server_stream(
         "StreamComplete", inference_pb2.StreamCompleteRequest, servicer.stream_complete

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from google.rpc import status_pb2
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.errors import InvalidRequest, Overloaded, Reason, RouterError, Violation
+from santacoder_router.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    Reason,
+    RouterError,
+    Violation,
+)
 from santacoder_router.faults import Log, internal_error
 from santacoder_router.generation import Generation
 from santacoder_router.handlers import Call
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.metrics import Metrics
 from santacoder_router.validation import SessionDefaults, check_session_open
 
 SESSION_RETRY_SECONDS = 1.0
@@ -25,13 +33,32 @@ SESSION_RETRY_SECONDS = 1.0
 Requests = AsyncIterator[inference_pb2.CompletionSessionRequest]
 
 
+class SessionIdle(DeadlineExceeded):
+    """Nothing runs in the session, and nothing was asked for too long."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        super().__init__(
+            Reason.SESSION_IDLE,
+            f"session: nothing was asked for {idle_seconds:g} s; open a new one",
+        )
+
+
 class SessionServicer:
     """Opens sessions, so many for each connection."""
 
-    def __init__(self, intake: Intake, lifecycle: Lifecycle, log: Log) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        log: Log,
+        idle_seconds: float,
+    ) -> None:
         self._intake = intake
         self._lifecycle = lifecycle
+        self._metrics = metrics
         self._log = log
+        self._idle_seconds = idle_seconds
         self._open_counts: Counter[str] = Counter()
 
     async def completion_session(self, requests: Requests, call: Call) -> None:
@@ -45,7 +72,8 @@ class SessionServicer:
             )
         self._open_counts[call.peer] += 1
         try:
-            first = await anext(requests, None)
+            messages = Messages(requests, self._idle_seconds)
+            first = await messages.next(is_idle=lambda: True)
             if first is None:
                 return
             if first.WhichOneof("action") != "open":
@@ -54,10 +82,34 @@ class SessionServicer:
             await call.write(
                 inference_pb2.CompletionSessionResponse(opened=inference_pb2.SessionOpened())
             )
-            await Session(self._intake, defaults, call, self._log).run(requests)
+            await Session(self._intake, defaults, call, self._log).run(messages)
+        except SessionIdle:
+            self._metrics.idle_sessions.inc()
+            raise
         finally:
             self._open_counts[call.peer] -= 1
             self._open_counts += Counter()
+
+
+class Messages:
+    """A session's messages, waited for as long as it is not idle for too long."""
+
+    def __init__(self, requests: Requests, idle_seconds: float) -> None:
+        self._requests = requests
+        self._idle_seconds = idle_seconds
+
+    async def next(
+        self, is_idle: Callable[[], bool]
+    ) -> inference_pb2.CompletionSessionRequest | None:
+        """The next one, None at the end; raises SessionIdle."""
+        coming = asyncio.ensure_future(anext(self._requests, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=self._idle_seconds))[0]:
+                if is_idle():
+                    raise SessionIdle(self._idle_seconds)
+            return coming.result()
+        finally:
+            coming.cancel()
 
 
 class Session:
@@ -74,10 +126,10 @@ class Session:
         # gRPC takes one write at a time; a cut-off turn still tells its end beside the next.
         self._writing = asyncio.Lock()
 
-    async def run(self, requests: Requests) -> None:
-        """Until the client half-closes and the last turn has ended."""
+    async def run(self, messages: Messages) -> None:
+        """Until the client half-closes and the last turn has ended; raises SessionIdle."""
         try:
-            async for request in requests:
+            while request := await messages.next(is_idle=lambda: not self._tasks):
                 self._take(request)
             if self._tasks:
                 await asyncio.wait(self._tasks)

@@ -15,6 +15,10 @@ FILES = {
     "--tls-client-ca": "clients must have a certificate of this CA (mTLS)",
     "--token-file": "who may call what: a line has NAME SHA256 RIGHT[,RIGHT] [EXPIRES]",
 }
+NUMBERS = {
+    "--max-connections": ("N", "most connections of callers at once (1024)"),
+    "--session-idle-seconds": ("SECONDS", "an idle session of a caller is closed after that (60)"),
+}
 
 
 def add_router_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,8 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
     for flag, text in FILES.items():
         parser.add_argument(flag, type=absolute_path, metavar="FILE", help=text)
+    for flag, (name, text) in NUMBERS.items():
+        parser.add_argument(flag, metavar=name, help=text)
     parser.add_argument(
         "--insecure-allow-remote",
         action="store_true",
@@ -47,7 +53,7 @@ def refusal_of(options: argparse.Namespace) -> str:
 
 def router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     """The arguments from which the router reads them."""
-    given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in FILES}
+    given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in (*FILES, *NUMBERS)}
     values = {
         "--host": options.host,
         "--port": options.port,
