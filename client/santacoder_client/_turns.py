@@ -1,8 +1,8 @@
 """An editor's session: numbers its turns and gives each reply to the turn it belongs to.
 
 Pure. Knows neither threads nor event loops: whoever sends frames calls `begin` and `cancel`,
-whoever receives calls `deliver`, and each turn has an inbox of the caller's kind. A session outlives
-its connection: `anew` has the frames for the next one, on which the running turn goes on.
+whoever receives calls `deliver`, and each turn has an inbox of the caller's kind. A session may
+outlive its connection: `anew` has the frames for the next one, on which the running turn goes on.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ class InFlight:
     sent_at: float
     step_deadline_seconds: float
     is_interrupted: bool = False
+    steps_done: int = 0
 
 
 class Arrived(NamedTuple):
@@ -225,6 +226,9 @@ class ShardGroup:
         plan = self._in_flight.get(number)
         if plan is None:
             raise codec.CodecError(f"plan {number}: answered, but not in flight")
+        if plan is not self._oldest() or message.first_step != plan.steps_done:
+            raise codec.CodecError(f"plan {number}: step {message.first_step} is out of order")
+        plan.steps_done += message.steps_run
         result = codec.decode_result(message, plan.row_count)
         self._progress_at = self._clock()
         if result.steps_run:

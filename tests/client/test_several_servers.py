@@ -77,7 +77,7 @@ def test_a_list_with_a_hole_or_a_repetition_is_refused(target: str) -> None:
 
 
 def test_a_token_goes_in_plaintext_to_none_of_them_that_is_elsewhere() -> None:
-    with pytest.raises(ValueError, match="would go unencrypted; got '10.0.0.1:1'"):
+    with pytest.raises(ValueError, match=r"would go unencrypted; got '10\.0\.0\.1:1'"):
         Client("127.0.0.1:1,10.0.0.1:1", token="secret")
 
 
