@@ -23,7 +23,7 @@ class _Line:
     """One call to one server. Frames go out in the order in which they were put."""
 
     def __init__(self, stubs: AsyncStubs, frames: Iterable[pb.CompletionSessionRequest]) -> None:
-        self._outbox: asyncio.Queue[pb.CompletionSessionRequest] = asyncio.Queue()
+        self._outbox: asyncio.Queue[pb.CompletionSessionRequest | None] = asyncio.Queue()
         for frame in frames:
             self.send(frame)
         self.call = stubs.completion.CompletionSession(self._frames())
@@ -33,11 +33,13 @@ class _Line:
 
     def close(self) -> None:
         self.call.cancel()
+        # Where the call had ended by itself, gRPC still waits for a frame.
+        self._outbox.put_nowait(None)
 
     async def _frames(self) -> AsyncIterator[pb.CompletionSessionRequest]:
         """gRPC waits here, in a task of its own."""
-        while True:
-            yield await self._outbox.get()
+        while (frame := await self._outbox.get()) is not None:
+            yield frame
 
 
 @dataclass(eq=False)

@@ -30,6 +30,8 @@ from grpc_status import rpc_status
 
 from santacoder_client._handshake import in_plain_words
 
+# What grpc.aio makes of a connection that breaks while something is written to it: INTERNAL.
+_BROKE = "Internal error from Core"
 Detail = TypeVar("Detail", bound=Message)
 
 
@@ -130,7 +132,8 @@ def error_from_rpc(error: grpc.RpcError) -> SantaCoderError:
         status = None
     if status is None:
         message = in_plain_words(error.details() or "")
-        status = status_pb2.Status(code=error.code().value[0], message=message)
+        code = grpc.StatusCode.UNAVAILABLE if message == _BROKE else error.code()
+        status = status_pb2.Status(code=code.value[0], message=message)
     return error_from_status(status)
 
 

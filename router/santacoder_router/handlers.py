@@ -49,8 +49,14 @@ class Call:
         return seconds
 
     async def write(self, message: Message) -> None:
-        """Sends one message of a stream; waits while the reader is slow."""
-        await self._context.write(message.SerializeToString())
+        """Sends one message of a stream; waits while the reader is slow.
+
+        Raises CancelledError where the reader is gone, which gRPC may notice only here.
+        """
+        try:
+            await self._context.write(message.SerializeToString())
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
 
 
 def parse(message_type: type[RequestT], data: bytes) -> RequestT:

@@ -42,7 +42,7 @@ async def expect_calm(running: Running, golden: Completion) -> None:
     await until(is_calm)
     assert (await ask(running.router.address)).choices == golden.choices
     await until(is_calm)
-    assert not [line for line in running.log if line.get("exc_info")]
+    assert [line for line in running.log if line.get("exc_info")] == []
 
 
 @asynccontextmanager

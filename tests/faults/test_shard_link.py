@@ -59,7 +59,7 @@ async def linked(
             for rank in range(size)
         ]
         addresses = tuple(proxy.target for proxy in proxies)
-        behaviour = behaviour or Behaviour(step_seconds=0.005)
+        behaviour = behaviour or Behaviour(step_seconds=0.002)
         running = await stack.enter_async_context(
             running_router(folder, behaviour, size, shard_addresses=addresses)
         )
@@ -73,9 +73,9 @@ async def linked(
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Behaviour:
     """Silence is noticed in a moment; where the machine stands still, once too often."""
-    monkeypatch.setattr(shard_group, "HEARTBEAT_LIMIT_SECONDS", 0.7)
+    monkeypatch.setattr(shard_group, "HEARTBEAT_LIMIT_SECONDS", 0.5)
     monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.1)
-    return Behaviour(step_seconds=0.005, heartbeat_seconds=0.1)
+    return Behaviour(step_seconds=0.002, heartbeat_seconds=0.1)
 
 
 async def cut_everywhere(folder: Path, step_bytes: int) -> None:
@@ -94,7 +94,7 @@ async def cut_everywhere(folder: Path, step_bytes: int) -> None:
 
 @pytest.mark.fault("N2")
 def test_a_cut_link_to_any_rank_changes_no_token(tmp_path: Path) -> None:
-    asyncio.run(cut_everywhere(tmp_path, step_bytes=4000))
+    asyncio.run(cut_everywhere(tmp_path, step_bytes=6000))
 
 
 @pytest.mark.long
@@ -128,19 +128,16 @@ async def silence(folder: Path, behaviour: Behaviour, ways: tuple[Way, ...]) -> 
         return seconds
 
 
-@pytest.mark.fault("N3", "N4")
-@pytest.mark.parametrize("ways", SILENCES, ids=["both ways", "to the shard", "from the shard"])
-def test_a_silent_link_is_given_up_and_no_token_is_lost(
-    tmp_path: Path, hurried: Behaviour, ways: tuple[Way, ...]
-) -> None:
-    asyncio.run(silence(tmp_path, hurried, ways))
+@pytest.mark.fault("N3")
+def test_a_silent_link_is_given_up_and_no_token_is_lost(tmp_path: Path, hurried: Behaviour) -> None:
+    asyncio.run(silence(tmp_path, hurried, SILENCES[0]))
 
 
 @pytest.mark.long
 @pytest.mark.fault("N3", "N4")
 @pytest.mark.parametrize("ways", SILENCES, ids=["both ways", "to the shard", "from the shard"])
 def test_a_silent_link_is_found_within_six_seconds(tmp_path: Path, ways: tuple[Way, ...]) -> None:
-    seconds = asyncio.run(silence(tmp_path, Behaviour(step_seconds=0.005), ways))
+    seconds = asyncio.run(silence(tmp_path, Behaviour(step_seconds=0.002), ways))
     print(f"N3/N4, silent {'/'.join(ways)}: found after {seconds:.2f} s")
     # By heartbeats after 3.5 s, by pings after 8 at the latest, on a machine that does not stand.
     assert seconds < 18.0
@@ -152,7 +149,7 @@ def test_a_slow_and_a_crumbling_link_only_take_longer(tmp_path: Path) -> None:
         async with linked(tmp_path) as link:
             undisturbed = said(await ask_many(link.target, 3))
             [proxy] = link.proxies
-            proxy.latency_seconds, proxy.jitter_seconds = 0.05, 0.02
+            proxy.latency_seconds, proxy.jitter_seconds = 0.02, 0.01
             assert said(await ask_many(link.target, 3)) == undisturbed
             proxy.latency_seconds = proxy.jitter_seconds = 0.0
             proxy.segment_bytes = 1
@@ -170,6 +167,10 @@ class Once:
         self._held: shard_pb2.ExecuteResponse | None = None
         self.is_armed = False
 
+    def arm(self) -> None:
+        """From the next result on."""
+        self.is_armed = True
+
     def __call__(self, frame: shard_pb2.ExecuteResponse) -> list[shard_pb2.ExecuteResponse]:
         if not self.is_armed or frame.WhichOneof("frame") != "result":
             return [frame]
@@ -180,36 +181,38 @@ class Once:
         return self._fault(held, frame)
 
 
+Frame = shard_pb2.ExecuteResponse
+
+
+def renamed(frame: Frame) -> Frame:
+    """A result of a plan that nobody has sent."""
+    other = Frame()
+    other.CopyFrom(frame)
+    other.result.plan_number += 1000
+    return other
+
+
+TAMPERINGS: list[Callable[[Frame, Frame], list[Frame]]] = [
+    lambda one, other: [one, one, other],
+    lambda one, other: [other, one],
+    lambda one, other: [other],
+    lambda one, other: [one, renamed(other)],
+]
+
+
 @pytest.mark.fault("N8")
 @pytest.mark.parametrize("steps_per_lease", [1, 4])
-@pytest.mark.parametrize("fault", ["twice", "swapped", "skipped", "another plan"])
 def test_frames_twice_or_out_of_order_end_the_group_and_change_no_token(
-    tmp_path: Path, fault: str, steps_per_lease: int
+    tmp_path: Path, steps_per_lease: int
 ) -> None:
-    def tampered(
-        one: shard_pb2.ExecuteResponse, other: shard_pb2.ExecuteResponse
-    ) -> list[shard_pb2.ExecuteResponse]:
-        renamed = shard_pb2.ExecuteResponse()
-        renamed.CopyFrom(other)
-        renamed.result.plan_number += 1000
-        return {
-            "twice": [one, one, other],
-            "swapped": [other, one],
-            "skipped": [other],
-            "another plan": [one, renamed],
-        }[fault]
-
     async def scenario() -> None:
-        once = Once(tampered)
-        behaviour = Behaviour(step_seconds=0.005, steps_per_lease=steps_per_lease, tamper=once)
+        behaviour = Behaviour(step_seconds=0.002, steps_per_lease=steps_per_lease)
         async with linked(tmp_path, behaviour) as link:
             undisturbed = said(await ask_many(link.target, 3))
-
-            def arm() -> None:
-                once.is_armed = True
-
-            assert said(await link.amid(arm)) == undisturbed
-            assert link.failure_count == 1
+            for count, tampering in enumerate(TAMPERINGS):
+                once = behaviour.tamper = Once(tampering)
+                assert said(await link.amid(once.arm)) == undisturbed
+                assert link.failure_count == count + 1
 
     asyncio.run(scenario())
 
