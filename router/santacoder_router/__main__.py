@@ -60,7 +60,7 @@ async def run(config: RouterConfig, sink: LogSink) -> int:
         router = Router(config, announce, log)
     except UnusableFile as error:
         return fail(EXIT_CONFIG, str(error))
-    sink.on_drop = router.metrics.log_dropped_lines.inc
+    sink.tell_drops(router.metrics.log_dropped_lines.inc)
     listen_for_signals(router)
     try:
         await router.start()

@@ -16,15 +16,12 @@ MOST_LINES = 4096
 CLOSE_SECONDS = 1.0
 
 
-def _uncounted() -> None:
-    """Who is told of lost lines where nobody counts them."""
-
-
 class LogSink:
     """A logger for structlog, and a place for single lines."""
 
     def __init__(self, descriptor: int, most_lines: int = MOST_LINES) -> None:
-        self.on_drop: Callable[[], None] = _uncounted
+        self.dropped_count = 0
+        self._tell: Callable[[float], object] | None = None
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes | None] = queue.Queue(most_lines)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
@@ -35,10 +32,15 @@ class LogSink:
         try:
             self._lines.put_nowait(f"{line}\n".encode(errors="backslashreplace"))
         except queue.Full:
-            self.on_drop()
+            self._drop()
 
     # structlog calls a logger by the level's name.
     debug = info = warning = error = critical = msg
+
+    def tell_drops(self, tell: Callable[[float], object]) -> None:
+        """`tell` is called with how many lines were lost: until now, and from now on."""
+        self._tell = tell
+        tell(self.dropped_count)
 
     def close(self) -> None:
         """Waits until all is written, though not for ever. Nothing may be logged afterwards."""
@@ -54,4 +56,9 @@ class LogSink:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
             except OSError:
-                self.on_drop()
+                self._drop()
+
+    def _drop(self) -> None:
+        self.dropped_count += 1
+        if self._tell is not None:
+            self._tell(1)

@@ -53,6 +53,8 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread for each of so many readers; the next one is hung up on."""
 
     daemon_threads = True
+    # The library's five are gone in a burst, and who is beyond them waits a second and more.
+    request_queue_size = 128
 
     def __init__(self, *arguments: Any) -> None:
         self._room = threading.BoundedSemaphore(MOST_READERS)

@@ -75,6 +75,7 @@ def test_a_slow_or_crumbling_link_of_one_client_delays_nobody_else(tmp_path: Pat
     asyncio.run(scenario())
 
 
+@pytest.mark.long
 @pytest.mark.fault("N10")
 def test_a_connection_that_gets_too_old_is_left_and_the_stream_goes_on(tmp_path: Path) -> None:
     async def scenario() -> None:

@@ -147,6 +147,7 @@ def test_a_silent_connection_has_five_seconds() -> None:
     assert ("grpc.server_handshake_timeout_ms", 5000) in server.SERVER_OPTIONS
 
 
+@pytest.mark.long
 @pytest.mark.fault("C6", "R8")
 def test_more_connections_than_may_be_are_refused_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -173,8 +174,8 @@ def test_a_session_in_which_nothing_is_asked_is_closed_and_the_sdk_opens_another
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        behaviour = Behaviour(step_seconds=0.02, steps_per_lease=1)
-        async with running_router(tmp_path, behaviour, session_idle_seconds=0.2) as running:
+        behaviour = Behaviour(step_seconds=0.005, steps_per_lease=1)
+        async with running_router(tmp_path, behaviour, session_idle_seconds=0.1) as running:
             golden = await ask(running.router.address)
             silent = running.completion.CompletionSession()
             assert reason_of(await failure_of(silent.read())) == "SESSION_IDLE"
@@ -236,11 +237,6 @@ async def storm(folder: Path, count: int) -> None:
         print(f"C9: {count} clients sent {sent - 1} requests over an outage")
         assert sent <= 1 + 2 * count + count // 10
         await expect_calm(running, golden)
-
-
-@pytest.mark.fault("C9")
-def test_after_an_outage_nobody_asks_more_than_once(tmp_path: Path) -> None:
-    asyncio.run(storm(tmp_path, 20))
 
 
 @pytest.mark.long
