@@ -88,6 +88,10 @@ class MixedLoad:
         """Nothing new is asked."""
         self._stop.set()
 
+    def go_on(self) -> None:
+        """`run` may be called again."""
+        self._stop.clear()
+
     async def more(self, count: int) -> None:
         """Waits until so many more requests have ended."""
         wanted = self.tally.ended_count + count
