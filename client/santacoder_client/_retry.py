@@ -66,6 +66,8 @@ class RetryBudget:
     TOKENS_PER_ANSWER = 0.1
 
     def __init__(self) -> None:
+        self.has_answered = False
+        """Whether any request of this client was ever answered: then there is a server."""
         self._tokens = self.MOST_TOKENS
         self._lock = threading.Lock()
 
@@ -80,6 +82,7 @@ class RetryBudget:
     def earn(self) -> None:
         """A request was answered."""
         with self._lock:
+            self.has_answered = True
             self._tokens = min(self.MOST_TOKENS, self._tokens + self.TOKENS_PER_ANSWER)
 
 
@@ -116,7 +119,7 @@ class Retries:
         self._draw = draw
         self._started = clock()
         self._deadline = math.inf if timeout_seconds is None else self._started + timeout_seconds
-        self._had_server = False
+        self._had_server = budget.has_answered
         self._has_tokens = False
         self._forget_failures()
 

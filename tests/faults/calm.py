@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 from router.running_router import Running, until
 
@@ -14,10 +15,11 @@ AT_ONCE = RetryPolicy(first_pause_seconds=0.01, longest_pause_seconds=0.2)
 PROBE = CompletionOptions(max_new_tokens=40, temperature=0.5, seed=2, ignore_eos=True)
 
 
-async def ask(target: str, prompt: str = "def f(x):", **more: object) -> Completion:
+async def ask(target: str, prompt: str = "def f(x):", **more: Any) -> Completion:
     """A streamed answer through the SDK, put together."""
     async with AsyncClient(target, retry=AT_ONCE) as client:
-        return await client.stream(prompt, **(PROBE | more)).result()  # type: ignore[typeddict-item]
+        options = cast(CompletionOptions, {**PROBE, **more})
+        return await client.stream(prompt, **options).result()
 
 
 async def ask_many(target: str, count: int) -> list[Completion]:

@@ -17,7 +17,8 @@ from santacoder_client import (
     SantaCoderError,
 )
 
-PATIENT = RetryPolicy(outage_seconds=300.0, first_pause_seconds=0.02)
+# A client that is new in the middle of an outage waits as one does that has been answered before.
+PATIENT = RetryPolicy(outage_seconds=300.0, attempt_count=100, first_pause_seconds=0.02)
 CANCEL_SHARE = 0.05
 CALLS_PER_CLIENT = 20
 
@@ -122,6 +123,7 @@ class MixedLoad:
         except SantaCoderError as error:
             line = f"{verb} {place}: {error.code.name} {error.reason} {error.message}"
             self.tally.failed.append(line)
+            print(f"FAILED: {line}")
             return
         self.tally.token_count += done.usage.completion_token_count
         if said(done) == self._golden[place]:

@@ -80,7 +80,7 @@ def test_a_slow_or_crumbling_link_of_one_client_delays_nobody_else(tmp_path: Pat
 def test_a_connection_that_gets_too_old_is_left_and_the_stream_goes_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.02, steps_per_lease=1)
-        ages = {"max_connection_age_seconds": 1.0, "drain_seconds": 0.3}
+        ages: dict[str, Any] = {"max_connection_age_seconds": 1.0, "drain_seconds": 0.3}
         async with running_router(tmp_path, behaviour, **ages) as running:
             long = await ask(running.router.address, max_new_tokens=120)
             assert len(long.token_ids) == 120

@@ -11,10 +11,11 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.calm import ask
-from faults.router_command import router_command
+from faults.router_command import RouterCommand, router_command
 from faults.wall_clock import WallClock
 from router.mock_shard import Behaviour
 from router.running_router import running_router, until
@@ -35,7 +36,7 @@ def few_descriptors() -> None:
 def test_a_router_whose_descriptors_are_used_up_serves_those_it_has(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.005)
-        options = {"preexec_fn": few_descriptors}
+        options: dict[str, Any] = {"preexec_fn": few_descriptors}
         async with router_command(tmp_path / "r", behaviour, **options) as router:
             golden = await ask(router.target)
             running = asyncio.create_task(ask(router.target, max_new_tokens=200))
@@ -122,7 +123,7 @@ def test_a_log_that_nobody_takes_is_dropped_and_counted() -> None:
 def test_a_router_whose_log_is_blocked_serves_and_ends(tmp_path: Path, kind: str) -> None:
     async def scenario() -> None:
         ends = full_pipe() if kind == "a full pipe" else (os.open("/dev/full", os.O_WRONLY),)
-        options = {"stderr": ends[-1]}
+        options: dict[str, Any] = {"stderr": ends[-1]}
         async with router_command(tmp_path / "r", Behaviour(), **options) as router:
             golden = await ask(router.target)
             assert (await ask(router.target)).choices == golden.choices
@@ -142,7 +143,7 @@ def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
 
     async def time_told() -> float:
         words = ["-c", "import time; print(time.time())"]
-        how = {"stdout": PIPE, "env": clock.environment}
+        how: dict[str, Any] = {"stdout": PIPE, "env": clock.environment}
         process = await asyncio.create_subprocess_exec(sys.executable, *words, **how)
         out, _ = await process.communicate()
         return float(out)
@@ -150,21 +151,24 @@ def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
     async def command(target: str) -> bytes:
         words = ["-m", "santacoder_client.cli", "complete", "def f(x):", f"--target={target}"]
         options = ["--max-new-tokens=100", "--ignore-eos", "--timeout=120"]
-        how = {"stdout": PIPE, "stderr": DEVNULL, "env": clock.environment}
+        how: dict[str, Any] = {"stdout": PIPE, "stderr": DEVNULL, "env": clock.environment}
         process = await asyncio.create_subprocess_exec(sys.executable, *words, *options, **how)
         out, _ = await process.communicate()
         assert process.returncode == 0
         return out
 
+    async def steps(router: RouterCommand, count: int) -> None:
+        wanted = router.group.shards[0].step_count + count
+        await until(lambda: router.group.shards[0].step_count > wanted)
+
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.01)
-        options = {"env": clock.environment}
+        options: dict[str, Any] = {"env": clock.environment}
         async with router_command(tmp_path / "r", behaviour, **options) as router:
             undisturbed = await command(router.target)
             for seconds in (HOUR_SECONDS, -HOUR_SECONDS):
-                before = router.group.shards[0].step_count
                 answer = asyncio.create_task(command(router.target))
-                await until(lambda before=before: router.group.shards[0].step_count > before + 10)
+                await steps(router, 10)
                 clock.jump(seconds)
                 assert not answer.done()
                 assert await answer == undisturbed

@@ -40,6 +40,10 @@ class Linked:
         """Lives of the group that have ended."""
         return int(self.running.router.metrics.registry.get_sample_value(FAILURES) or 0)
 
+    async def until_dead(self, count: int) -> None:
+        """So many lives have ended."""
+        await until(lambda: self.failure_count >= count)
+
     async def amid(self, fault: Callable[[], object], count: int = 3) -> list[Completion]:
         """Answers, amid which the fault comes."""
         before = self.running.generated_count
@@ -89,7 +93,7 @@ async def cut_everywhere(folder: Path, step_bytes: int) -> None:
                 deaths = link.failure_count
                 proxy.cut_after_answers(place)
                 assert said(await ask_many(link.target, 3)) == undisturbed, (rank, place)
-                await until(lambda deaths=deaths: link.failure_count > deaths)
+                await link.until_dead(deaths + 1)
 
 
 @pytest.mark.fault("N2")

@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from router.fault_proxy import FaultProxy
+from router.fault_proxy import FaultProxy, Way
 from soak.site import Site
 
 from santacoder_client import AsyncClient
 
 Kind = Literal["group", "service", "wire"]
 SILENCE_SECONDS = 2.0
+SILENCES: list[tuple[Way, ...]] = [(), ("to target",), ("to caller",)]
 RUBBISH = (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", os.urandom(512), b"PRI * HTT")
 
 
@@ -78,7 +79,7 @@ async def cut_an_answer(about: Surroundings) -> None:
 
 
 async def silence_callers(about: Surroundings) -> None:
-    about.proxy.silence(*about.draw.choice([(), ("to target",), ("to caller",)]))
+    about.proxy.silence(*about.draw.choice(SILENCES))
     await asyncio.sleep(SILENCE_SECONDS)
     about.proxy.heal()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 
@@ -26,6 +27,7 @@ class Record:
         self._limit_mib_per_hour = limit_mib_per_hour
         self._began = time.monotonic()
         self._recoveries: dict[str, list[float]] = defaultdict(list)
+        self._calms: dict[str, list[float]] = defaultdict(list)
         self._memory: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(dict)
         self._missed: list[str] = []
 
@@ -37,6 +39,10 @@ class Record:
     def recovered(self, name: str, seconds: float) -> None:
         """After a fault, two answers of each worker have come."""
         self._recoveries[name].append(seconds)
+
+    def calmed(self, name: str, seconds: float) -> None:
+        """In the pause after a fault, nothing is held any more."""
+        self._calms[name].append(seconds)
 
     def sampled(self, name: str, pid: int, size_bytes: int) -> None:
         """Memory of a process."""
@@ -72,14 +78,17 @@ class Record:
             f"faults (T20)    {sum(map(len, self._recoveries.values()))} over"
             f" {self.life_count} lives of the service",
             "",
-            "fault                          times   until all answer, s (median, most)",
+            "fault                          times   until all answer, s   until none is held, s",
+            "                                         median     most        median     most",
         ]
         for name, seconds in sorted(self._recoveries.items()):
-            middle = sorted(seconds)[len(seconds) // 2]
-            lines.append(f"{name:30s} {len(seconds):5d}   {middle:8.2f} {max(seconds):8.2f}")
+            times = f"{_middle(seconds):8.2f} {max(seconds):8.2f}"
+            calm = self._calms[name] or [math.nan]
+            lines.append(
+                f"{name:30s} {len(seconds):5d}   {times}      {_middle(calm):8.2f} {max(calm):8.2f}"
+            )
         lines += ["", "memory (T9)         MiB an hour, with its 95 % interval, after 10 minutes"]
-        for name, (slope, seconds) in sorted(self._slopes().items()):
-            lines.append(f"{name:19s} {_shown(slope, seconds)}")
+        lines += [f"{name:19s} {_shown(*found)}" for name, found in sorted(self._slopes().items())]
         lines += ["", *[f"MISSED: {line}" for line in self.misses()]]
         lines += [line[:MOST_SHOWN] for line in (*tally.failed[:5], *tally.wrong[:5])]
         return "\n".join(lines)
@@ -95,6 +104,10 @@ class Record:
             seconds = sum(life[-1][0] - life[0][0] for life in warm if life)
             found[name] = (slope_of(warm), seconds)
         return found
+
+
+def _middle(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def _shown(slope: Slope, seconds: float) -> str:

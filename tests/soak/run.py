@@ -2,10 +2,10 @@
 
 `python tests/soak/run.py [--minutes M] [--every SECONDS] [--faults all|wire] [--seed N] [--tp N]
 [--model PATH] [--workers N] [--limit-mib-per-hour MIB]`. Without a model it is a small one of
-random weights. Each answer is held against the undisturbed one. After each fault the load pauses: every
-request has to have ended, and blocks, slots, threads, descriptors and sockets have to be back where
-they were; then it goes on. With `--faults wire` no process is ended, so that the memory of each can
-be followed over the whole run. Exits with 1 if anything was missed.
+random weights. Each answer is held against the undisturbed one. After each fault the load pauses:
+every request has to have ended, and blocks, slots, threads, descriptors and sockets have to be back
+where they were; then it goes on. With `--faults wire` no process is ended, so that the memory of
+each can be followed over the whole run. Exits with 1 if anything was missed.
 """
 
 from __future__ import annotations

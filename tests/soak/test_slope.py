@@ -54,7 +54,7 @@ def test_the_bound_holds_about_nine_times_of_ten_where_noise_remembers() -> None
 
 
 def test_the_height_of_a_new_life_is_no_growth() -> None:
-    lives = [[(x, 5.0) for x in range(10)], [(x + 10.0, 50.0) for x in range(10)]]
+    lives = [[(float(x), height) for x in range(10)] for height in (5.0, 50.0)]
     slope = slope_of(lives)
     assert (slope.per_unit, slope.upper) == (0.0, 0.0)
 

@@ -14,6 +14,7 @@ from soak.site import Held, Site, resident
 from santacoder_client import AsyncClient, CompletionOptions
 
 CALM_SECONDS = 120.0
+TOLD_SECONDS = 5.0
 SAMPLE_SECONDS = 15.0
 # gRPC ends threads of its pools some time after they had work, and starts others.
 THREAD_SLACK = 4
@@ -50,7 +51,9 @@ class Watch:
 
     async def calm(self, name: str) -> None:
         """Waits until nothing is held any more; notes what still is after two minutes."""
-        deadline = time.monotonic() + CALM_SECONDS
+        began = time.monotonic()
+        left: list[str] = []
+        is_told = False
         while True:
             try:
                 left = await asyncio.to_thread(self._left)
@@ -58,10 +61,14 @@ class Watch:
                 left = [f"the service is away: {error}"]
             if not left:
                 break
-            if time.monotonic() > deadline:
+            if not is_told and time.monotonic() > began + TOLD_SECONDS:
+                is_told = True
+                print(f"{'':32s}still: {'; '.join(left)}")
+            if time.monotonic() > began + CALM_SECONDS:
                 self.record.missed(f"after {name}: {'; '.join(left)}")
                 break
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.25)
+        self.record.calmed(name, time.monotonic() - began)
         if await self._probe() != self._golden:
             self.record.missed(f"after {name}: the probe gives another text")
         self._sample()
@@ -72,9 +79,10 @@ class Watch:
         if last.code:
             self.record.missed(f"the last life ended with {last.code}")
         for life in self.site.ended:
-            if "Traceback" in life.errors:
-                start = life.errors.index("Traceback")
-                self.record.missed(f"a trace in the log: {life.errors[start : start + 2000]}")
+            for line in life.errors.splitlines():
+                # A rank whose neighbour was killed says where it was.
+                if "Traceback" in line and not line.startswith("rank"):
+                    self.record.missed(f"a trace in the log: {line[:2000]}")
         self.record.life_count = self.site.life_count
 
     def _left(self) -> list[str]:
@@ -96,7 +104,7 @@ class Watch:
 
     async def _probe(self) -> tuple[int, ...]:
         async with AsyncClient(self.site.target) as client:
-            return (await client.complete(PROBE_IDS, **PROBE)).token_ids
+            return tuple((await client.complete(PROBE_IDS, **PROBE)).token_ids)
 
     def _sample(self) -> None:
         gc.collect()
