@@ -62,7 +62,7 @@ proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/build_hook.py
 
 soak: $(VENV)/.dev ## A mixed load for long, with a fault a minute (ARGS="--minutes 60 --faults wire")
-	$(BIN)/python tests/soak/run.py $(ARGS)
+	$(BIN)/python -u tests/soak/run.py $(ARGS)
 
 bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
