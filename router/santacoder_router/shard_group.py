@@ -73,9 +73,7 @@ async def connect(
     """
     links = [ShardLink(rank, address, credentials) for rank, address in enumerate(addresses)]
     try:
-        asked = (link.describe(DESCRIBE_SECONDS) for link in links)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        description = agree([_answer(answer) for answer in answers])
+        description = agree(await _describe_all(links))
     except BaseException:
         for link in links:
             await link.close()
@@ -83,10 +81,20 @@ async def connect(
     return ShardGroup(links, description, clock)
 
 
-def _answer(answer: Description | BaseException) -> Description:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+async def _describe_all(links: Sequence[ShardLink]) -> list[Description]:
+    asked = (link.describe(DESCRIBE_SECONDS) for link in links)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found = [answer for answer in answers if not isinstance(answer, BaseException)]
+    try:
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+    finally:
+        # An error that its own trace can reach stays until the collector comes, and with it the
+        # call and the connections: ten more of them a second while a rank is missing.
+        answers = []
+        answer = None
+    return found
 
 
 def _nobody() -> None:
