@@ -84,17 +84,15 @@ async def connect(
 async def _describe_all(links: Sequence[ShardLink]) -> list[Description]:
     asked = (link.describe(DESCRIBE_SECONDS) for link in links)
     answers = await asyncio.gather(*asked, return_exceptions=True)
-    found = [answer for answer in answers if not isinstance(answer, BaseException)]
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
     try:
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        if failures:
+            raise failures[0]
+        return [answer for answer in answers if isinstance(answer, Description)]
     finally:
         # An error that its own trace can reach stays until the collector comes, and with it the
         # call and the connections: ten more of them a second while a rank is missing.
-        answers = []
-        answer = None
-    return found
+        del answers, failures
 
 
 def _nobody() -> None:

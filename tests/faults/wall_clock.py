@@ -61,7 +61,8 @@ class WallClock:
             pytest.skip("needs a C compiler")
         library, source = folder / "wall_clock.so", folder / "wall_clock.c"
         source.write_text(SOURCE)
-        command = [compiler, "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]
+        flags = ["-shared", "-fPIC", "-O1", "-o", str(library)]
+        command = [compiler, *flags, str(source), "-ldl"]
         subprocess.run(command, check=True, capture_output=True)
         self._offset = folder / "offset"
         self._offset.write_bytes(struct.pack("l", 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
@@ -33,7 +33,7 @@ def full(kind: type[Message], depth: int = 0, chosen: int = 0) -> Message:
         if oneof is not None and len(oneof.fields) > 1:
             if oneof.fields[chosen % len(oneof.fields)] is not field:
                 continue
-        _put(message, field, depth)
+        _put(message, cast(FieldDescriptor, field), depth)
     return message
 
 
@@ -64,7 +64,7 @@ def _value(field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_BOOL:
             return True
         case FieldDescriptor.CPPTYPE_ENUM:
-            return field.enum_type.values[-1].number
+            return field.enum_type.values[-1].number if field.enum_type else 0
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             return field.number + 0.5
     return 100 + field.number

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from golden.record_frames import in_words
-from google.protobuf import symbol_database
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from router.mock_shard import Behaviour
@@ -30,8 +30,8 @@ UNKNOWN = b"\x82\xfa\x01\x05later"
 
 
 def kind_of(name: str) -> type[Message]:
-    pool = symbol_database.Default().pool
-    kind: type[Message] = GetMessageClass(pool.FindMessageTypeByName(name))
+    found = descriptor_pool.Default().FindMessageTypeByName(name)
+    kind: type[Message] = GetMessageClass(found)
     return kind
 
 
@@ -92,11 +92,11 @@ def stream_of_a_later_version(data: bytes, _: grpc.ServicerContext) -> Iterator[
 
 @pytest.mark.fault("X7")
 def test_the_sdk_takes_the_answers_of_a_later_version() -> None:
-    method = grpc.unary_stream_rpc_method_handler(stream_of_a_later_version)
+    method: Any = grpc.unary_stream_rpc_method_handler(stream_of_a_later_version)
     service = "santacoder.inference.v1.CompletionService"
     handler = grpc.method_handlers_generic_handler(service, {"StreamComplete": method})
     with futures.ThreadPoolExecutor(2) as threads:
-        server = grpc.server(threads, handlers=(handler,))
+        server = grpc.server(threads, handlers=[handler])
         target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         with Client(target) as client:

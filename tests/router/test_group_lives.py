@@ -210,7 +210,7 @@ def test_while_a_rank_is_missing_descriptors_do_not_pile_up(tmp_path: Path) -> N
                 tries += 1
                 return await describe(*words)
 
-            present.Describe = counted  # type: ignore[method-assign]
+            present.Describe = counted  # type: ignore[method-assign,assignment]
             await present.start()
             await until(lambda: tries >= 20)
             await running.group.shards[1].start()
