@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from router.fault_proxy import fault_proxy
 from router.mock_shard import Behaviour
 from router.running_router import Running, running_router, until
 
-from santacoder_client import AsyncClient, Completion, _channel
+from santacoder_client import AsyncClient, Completion, Unavailable, _channel
 
 RESUMED = "santacoder_router_resumed_requests_total"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -171,7 +172,9 @@ def test_a_link_lost_while_idle_is_found_by_the_next_call(
 
 @pytest.mark.long
 @pytest.mark.fault("N12")
-def test_a_link_lost_while_idle_is_found_within_a_minute_as_it_is_set(tmp_path: Path) -> None:
+def test_a_link_lost_while_idle_is_found_within_a_minute_as_it_is_set(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     async def scenario() -> None:
         async with (
             running_router(tmp_path) as running,
@@ -185,6 +188,25 @@ def test_a_link_lost_while_idle_is_found_within_a_minute_as_it_is_set(tmp_path: 
                 began = asyncio.get_running_loop().time()
                 assert (await client.complete("def f(x):", **PROBE)).choices == golden.choices
                 seconds = asyncio.get_running_loop().time() - began
-                print(f"N12: a silent link was found after {seconds:.1f} s")
+                record_property(
+                    "figure", f"N12, link of a client silent: left after {seconds:.1f} s"
+                )
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("N1")
+def test_without_going_on_a_cut_link_costs_the_request(tmp_path: Path) -> None:
+    """The control: with the defence off, the cut shows."""
+
+    async def scenario() -> None:
+        async with (
+            running_router(tmp_path, Behaviour(steps_per_lease=1)) as running,
+            fault_proxy(running.router.address) as proxy,
+        ):
+            proxy.cut_after = 1000
+            async with AsyncClient(proxy.target, retry=None) as client:
+                with pytest.raises(Unavailable):
+                    await client.stream("def f(x):", **PROBE).result()
 
     asyncio.run(scenario())

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client import AsyncClient, DeadlineExceeded
 from santacoder_router import server
 
+Figure = Callable[[str, object], None]
 REQUESTS = "santacoder_router_requests_total"
 
 
@@ -59,7 +61,8 @@ def test_a_killed_client_s_request_is_gone(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-async def cancel_rapidly(folder: Path, count: int) -> None:
+async def cancel_rapidly(folder: Path, count: int) -> int:
+    """By how many KiB the process has grown in the second half."""
     behaviour = Behaviour(step_seconds=0.002, slot_count=8)
     async with running_router(folder, behaviour) as running:
         golden = await ask(running.router.address)
@@ -79,10 +82,7 @@ async def cancel_rapidly(folder: Path, count: int) -> None:
         for victim in victims:
             assert (await victim).choices == golden.choices
         await expect_calm(running, golden)
-        if count >= 10_000:
-            grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kib
-            print(f"C3: {count} cancels, {grown_kib} KiB more in the second half")
-            assert grown_kib < 32 * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kib
 
 
 @pytest.mark.fault("C3")
@@ -92,8 +92,12 @@ def test_rapid_cancels_leave_nothing_and_hurt_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.fault("C3")
-def test_ten_thousand_rapid_cancels_leave_nothing_and_hurt_nobody(tmp_path: Path) -> None:
-    asyncio.run(cancel_rapidly(tmp_path, 10_000))
+def test_ten_thousand_rapid_cancels_leave_nothing_and_hurt_nobody(
+    tmp_path: Path, record_property: Figure
+) -> None:
+    grown_kib = asyncio.run(cancel_rapidly(tmp_path, 10_000))
+    record_property("figure", f"C3, 10,000 cancels: {grown_kib} KiB more after the first half")
+    assert grown_kib < 32 * 1024
 
 
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -139,6 +143,24 @@ def test_connections_that_say_nothing_are_closed_and_delay_nobody(
             async with asyncio.timeout(60):
                 await asyncio.gather(*(wait_closed(connection) for connection in silent))
             await expect_calm(running, golden)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.fault("C6")
+def test_without_a_time_to_say_hello_silent_connections_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the one above."""
+    monkeypatch.setattr(server, "SERVER_OPTIONS", with_handshake_ms(600_000))
+
+    async def scenario() -> None:
+        async with running_router(tmp_path) as running:
+            silent = [await silent_connection(running.router.address) for _ in range(10)]
+            await asyncio.sleep(0.6)
+            assert not any(reader.at_eof() for reader, _ in silent)
+            for _, writer in silent:
+                writer.transport.abort()
 
     asyncio.run(scenario())
 
@@ -215,8 +237,8 @@ def test_a_deadline_shorter_than_the_wait_costs_no_step(tmp_path: Path, timeout:
     asyncio.run(scenario())
 
 
-async def storm(folder: Path, count: int) -> None:
-    """Everybody loses the server at once, and comes back once."""
+async def storm(folder: Path, count: int) -> int:
+    """Everybody loses the server at once, and comes back; how many requests they sent."""
     behaviour = Behaviour(step_seconds=0.002, slot_count=32, block_count=512)
     async with (
         running_router(folder, behaviour) as running,
@@ -234,15 +256,18 @@ async def storm(folder: Path, count: int) -> None:
             assert (await answer).choices == golden.choices
         # The first probe, each request, and each one's rest.
         sent = request_count(running, "StreamComplete")
-        print(f"C9: {count} clients sent {sent - 1} requests over an outage")
         assert sent <= 1 + 2 * count + count // 10
         await expect_calm(running, golden)
+        return sent - 1
 
 
 @pytest.mark.long
 @pytest.mark.fault("C9")
-def test_after_an_outage_two_hundred_clients_ask_once(tmp_path: Path) -> None:
-    asyncio.run(storm(tmp_path, 200))
+def test_after_an_outage_two_hundred_clients_ask_once(
+    tmp_path: Path, record_property: Figure
+) -> None:
+    sent = asyncio.run(storm(tmp_path, 200))
+    record_property("figure", f"C9, 200 clients over an outage of 1 s: {sent} requests sent")
 
 
 CRASHING = """

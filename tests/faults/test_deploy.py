@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from running_service import WAIT_SECONDS, Service, serving
 
 from santacoder_client import Client, CompletionOptions
 
+Figure = Callable[[str, object], None]
 LONG = CompletionOptions(max_new_tokens=400, ignore_eos=True, temperature=0.8, seed=5, logprobs=1)
 PROMPT = [5, 9, 200, 31, 7]
 
@@ -68,7 +69,11 @@ def wait_said(service: Service, text: str) -> None:
 @pytest.mark.parametrize("moment", ["model found", "starting the ranks", "rank 0 is ready"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_it_starts_ends_it_and_leaves_nothing(
-    checkpoint: Path, temporary: Path, moment: str, number: signal.Signals
+    checkpoint: Path,
+    temporary: Path,
+    moment: str,
+    number: signal.Signals,
+    record_property: Figure,
 ) -> None:
     service = Service(checkpoint, temporary, "--tp=2")
     try:
@@ -77,7 +82,9 @@ def test_a_signal_while_it_starts_ends_it_and_leaves_nothing(
         service.process.send_signal(number)
         began = time.monotonic()
         code, _, errors = service.end()
-        print(f"X3: {number.name} at {moment!r}: gone after {time.monotonic() - began:.2f} s")
+        seconds = time.monotonic() - began
+        line = f"X3, {number.name} at {moment!r}: gone after {seconds:.2f} s"
+        record_property("figure", line)
         assert code in (0, 128 + number), errors
         assert "Traceback" not in errors
     finally:
@@ -127,7 +134,7 @@ def test_a_second_router_at_a_port_says_whose_it_is_and_ends(tmp_path: Path) -> 
 
 @pytest.mark.long
 @pytest.mark.fault("X11")
-def test_a_hundred_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
+def test_a_hundred_starts_and_stops_leave_nothing(tmp_path: Path, record_property: Figure) -> None:
     """Of the router; each of them answers, and frees its ports."""
 
     async def scenario() -> None:
@@ -149,7 +156,8 @@ def test_a_hundred_starts_and_stops_leave_nothing(tmp_path: Path) -> None:
                 server = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
                 server.close()
         first, last = statistics.median(seconds[:30]), statistics.median(seconds[-30:])
-        print(f"X11: a start takes {first:.2f} s at first, {last:.2f} s after 100 of them")
+        line = f"X11, a start takes {first:.2f} s at first, {last:.2f} s after 100 of them"
+        record_property("figure", line)
         assert last < 3 * first
         assert not [pid for pid in descendants(os.getpid()) if is_running(pid)]
         assert set(os.listdir("/dev/shm")) <= before

@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def shut_down(pid: int, descriptor: int) -> None:
 @pytest.mark.long
 @pytest.mark.fault("N14")
 def test_a_cut_link_between_ranks_ends_the_group_and_no_token_is_wrong(
-    tmp_path: Path, temporary: Path
+    tmp_path: Path, temporary: Path, record_property: Callable[[str, object], None]
 ) -> None:
     model = make_checkpoint(tmp_path / "tiny", positions=2048)
     with serving(model, temporary, "--tp=2") as service, Client(service.target) as client:
@@ -73,7 +73,9 @@ def test_a_cut_link_between_ranks_ends_the_group_and_no_token_is_wrong(
             shut_down(rank, descriptor)
         assert stream.result().choices == undisturbed.choices
         seconds = service.said_at("restarting the group") - began
-        print(f"N14: the group was given up {seconds:.2f} s after the cut")
+        record_property(
+            "figure", f"T6 (N14), link between ranks cut: given up after {seconds:.2f} s"
+        )
         assert seconds < 30.0  # ten are allowed, on a machine that does not stand
         assert service.metric("santacoder_router_group_failures_total") == 1
         service.stop()

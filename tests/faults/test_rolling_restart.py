@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ CASES = [
     Case("a b", CompletionOptions(max_new_tokens=90, temperature=0.9, seed=3, stop=["a\n"])),
     Case("x" * 80, CompletionOptions(max_new_tokens=20, echo=True, ignore_eos=True)),
 ]
+Figure = Callable[[str, object], None]
 WORKER_COUNT = 8
 
 
@@ -105,14 +106,15 @@ def test_routers_are_replaced_under_load_and_no_request_fails(tmp_path: Path) ->
 @pytest.mark.fault("X4", "R1")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_routers_are_replaced_a_hundred_times_and_no_request_fails(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, record_property: Figure
 ) -> None:
     load = asyncio.run(roll(tmp_path, 100, number))
     tally = load.tally
-    print(
-        f"T14/T4, 100 restarts by {number.name}: {tally.ended_count} requests, {tally.token_count}"
-        f" tokens, {tally.cancelled_count} cancelled, {len(tally.failed)} failed,"
-        f" {len(tally.wrong)} wrong"
+    target = "T14" if number is signal.SIGTERM else "T4"
+    record_property(
+        "figure",
+        f"{target} (T2), 100 restarts by {number.name}: {tally.ended_count} requests,"
+        f" {tally.token_count} tokens, {len(tally.failed)} failed, {len(tally.wrong)} wrong",
     )
     tally.check()
 
@@ -130,7 +132,9 @@ def test_without_going_on_a_restart_costs_requests(
 
 @pytest.mark.long
 @pytest.mark.fault("X1")
-def test_a_drain_takes_no_longer_than_it_may_and_what_it_cuts_goes_on(tmp_path: Path) -> None:
+def test_a_drain_takes_no_longer_than_it_may_and_what_it_cuts_goes_on(
+    tmp_path: Path, record_property: Figure
+) -> None:
     async def scenario() -> None:
         async with two_sites(tmp_path) as sites:
             for site in sites:
@@ -143,7 +147,7 @@ def test_a_drain_takes_no_longer_than_it_may_and_what_it_cuts_goes_on(tmp_path: 
             began = time.monotonic()
             assert await sites[0].end(signal.SIGTERM) == 0
             seconds = time.monotonic() - began
-            print(f"T14: drained in {seconds:.1f} s, amid a request of 45 s")
+            record_property("figure", f"T14, drain amid a request of 45 s: {seconds:.1f} s")
             assert seconds <= 35.0
             sites[1]._behaviour.step_seconds = 0.0
             await running

@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import sys
+import threading
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from faults.calm import ask
 from faults.router_command import RouterCommand, router_command
 from faults.wall_clock import WallClock
@@ -116,6 +118,21 @@ def test_a_log_that_nobody_takes_is_dropped_and_counted() -> None:
     sink.close()
     os.close(read_end)
     os.close(write_end)
+
+
+@pytest.mark.fault("R12")
+def test_a_log_that_is_written_at_once_waits_for_its_reader() -> None:
+    """The control: what the router had before."""
+    read_end, write_end = full_pipe()
+    with os.fdopen(write_end, "w") as file:
+        log = structlog.PrintLogger(file)
+        writer = threading.Thread(target=log.info, args=("line",), daemon=True)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        while writer.is_alive():
+            os.read(read_end, 65_536)
+    os.close(read_end)
 
 
 @pytest.mark.fault("R12", "D12")

@@ -20,6 +20,7 @@ from santacoder_client import Completion
 from santacoder_router import shard_group
 from santacoder_router.lifecycle import Phase
 
+Figure = Callable[[str, object], None]
 FAILURES = "santacoder_router_group_failures_total"
 
 
@@ -140,9 +141,12 @@ def test_a_silent_link_is_given_up_and_no_token_is_lost(tmp_path: Path, hurried:
 @pytest.mark.long
 @pytest.mark.fault("N3", "N4")
 @pytest.mark.parametrize("ways", SILENCES, ids=["both ways", "to the shard", "from the shard"])
-def test_a_silent_link_is_found_within_six_seconds(tmp_path: Path, ways: tuple[Way, ...]) -> None:
+def test_a_silent_link_is_found_within_six_seconds(
+    tmp_path: Path, ways: tuple[Way, ...], record_property: Figure
+) -> None:
     seconds = asyncio.run(silence(tmp_path, Behaviour(step_seconds=0.002), ways))
-    print(f"N3/N4, silent {'/'.join(ways)}: found after {seconds:.2f} s")
+    line = f"T6 (N3, N4), link silent {' and '.join(ways)}: given up after {seconds:.2f} s"
+    record_property("figure", line)
     # By heartbeats after 3.5 s, by pings after 8 at the latest, on a machine that does not stand.
     assert seconds < 18.0
 
