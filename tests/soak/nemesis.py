@@ -136,7 +136,7 @@ FAULTS: dict[str, tuple[Kind, Callable[[Surroundings], Awaitable[None]]]] = {
 
 
 def schedule(draw: random.Random, kinds: set[Kind]) -> Callable[[], str]:
-    """Draws faults of those kinds, all of them before one comes again.
+    """Draws faults of those kinds, nearly all of them before one comes again.
 
     Never two of the group in a row: more deaths in five minutes than a supervisor allows are
     another fault, of which requests are told.
@@ -144,12 +144,16 @@ def schedule(draw: random.Random, kinds: set[Kind]) -> Callable[[], str]:
     left: list[str] = []
     last: list[Kind] = []
 
+    def shuffle() -> None:
+        names = [name for name, (kind, _) in FAULTS.items() if kind in kinds]
+        draw.shuffle(names)
+        left.extend(names)
+
     def next_name() -> str:
-        if not left:
-            left.extend(name for name, (kind, _) in FAULTS.items() if kind in kinds)
-            draw.shuffle(left)
-        place = next((at for at, name in enumerate(left) if _may_follow(last, name)), 0)
-        name = left.pop(place)
+        while not any(_may_follow(last, name) for name in left):
+            shuffle()
+        name = next(name for name in left if _may_follow(last, name))
+        left.remove(name)
         last[:] = [FAULTS[name][0]]
         return name
 
