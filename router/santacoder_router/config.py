@@ -47,6 +47,8 @@ class RouterConfig:
     """Least level that is logged."""
     security: SecurityConfig = field(default_factory=SecurityConfig)
     """Who may listen in, and who may call."""
+    withdraw_seconds: float = 0.0
+    """How long health says NOT_SERVING before new requests are refused, after SIGTERM."""
     session_idle_seconds: float = 60.0
     """A session in which nothing runs and nothing is asked for so long is closed."""
     max_connection_count: int = 1024
@@ -74,6 +76,7 @@ def parse_arguments(arguments: Sequence[str]) -> RouterConfig:
         stall_seconds=values.stall_seconds,
         log_level=values.log_level,
         security=security,
+        withdraw_seconds=values.withdraw_seconds,
         session_idle_seconds=values.session_idle_seconds,
         max_connection_count=values.max_connections,
         max_connection_age_seconds=values.max_connection_age_seconds,
@@ -106,6 +109,7 @@ def _parser() -> _Parser:
     add("--port", type=_port, default=50051, help="port; 0 takes a free one (%(default)s)")
     add("--metrics-port", type=_port, default=0, help="port on 127.0.0.1 (%(default)s: a free one)")
     for name, default, meaning in (
+        ("--withdraw-seconds", 0.0, "time in which health alone says that it will stop"),
         ("--drain-seconds", 30.0, "time that running requests get after SIGTERM"),
         ("--start-seconds", 600.0, "time that the shards get to come up"),
         ("--recovery-seconds", 60.0, "time that dead shards get to come back"),

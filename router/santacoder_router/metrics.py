@@ -67,6 +67,22 @@ class Metrics:
         self.plans = Counter(
             "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
         )
+        self._add_surroundings(registry)
+        self._add_gauges(registry)
+        self._add_histograms(registry)
+
+    def note_expiry(self, expiry: datetime) -> None:
+        """When the public port's certificate ends; without TLS the series is not there."""
+        if self.certificate_expiry is None:
+            self._certificate_expiry = Gauge(
+                "santacoder_router_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends.",
+                registry=self.registry,
+            )
+        self.certificate_expiry = expiry
+        self._certificate_expiry.set(expiry.timestamp())
+
+    def _add_surroundings(self, registry: CollectorRegistry) -> None:
         self.log_dropped_lines = Counter(
             "santacoder_router_log_dropped_lines_total",
             "Lines of the log that nobody took in time.",
@@ -84,19 +100,6 @@ class Metrics:
         )
         # Descriptors, memory and processor time of this process, under their usual names.
         ProcessCollector(namespace="santacoder_router", registry=registry)
-        self._add_gauges(registry)
-        self._add_histograms(registry)
-
-    def note_expiry(self, expiry: datetime) -> None:
-        """When the public port's certificate ends; without TLS the series is not there."""
-        if self.certificate_expiry is None:
-            self._certificate_expiry = Gauge(
-                "santacoder_router_certificate_expiry_timestamp_seconds",
-                "When the certificate in use ends.",
-                registry=self.registry,
-            )
-        self.certificate_expiry = expiry
-        self._certificate_expiry.set(expiry.timestamp())
 
     def _add_gauges(self, registry: CollectorRegistry) -> None:
         self.running_requests = Gauge(

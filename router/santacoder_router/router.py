@@ -128,7 +128,8 @@ class Router:
 
     def drain(self) -> None:
         """Takes no new requests, and ends when the running ones have ended or their time is up."""
-        self.lifecycle.enter(Phase.DRAINING)
+        withdraws = self._config.withdraw_seconds > 0
+        self.lifecycle.enter(Phase.WITHDRAWING if withdraws else Phase.DRAINING)
         self._stop.set()
 
     def lose_group(self) -> None:
@@ -152,6 +153,9 @@ class Router:
         await self._stop.wait()
 
     async def _drain(self) -> None:
+        # Until balancers have seen in its health that it leaves.
+        await asyncio.sleep(self._config.withdraw_seconds)
+        self.lifecycle.enter(Phase.DRAINING)
         self._log.info("draining", running_count=self._intake.running_count)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):
