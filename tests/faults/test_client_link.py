@@ -14,7 +14,13 @@ from router.fault_proxy import fault_proxy
 from router.mock_shard import Behaviour
 from router.running_router import Running, running_router, until
 
-from santacoder_client import AsyncClient, Completion, Unavailable, _channel
+from santacoder_client import (
+    AsyncClient,
+    Completion,
+    CompletionOptions,
+    Unavailable,
+    _channel,
+)
 
 RESUMED = "santacoder_router_resumed_requests_total"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -29,7 +35,8 @@ def resumed_count(running: Running) -> int:
 async def ask_in_session(target: str) -> Completion:
     async with AsyncClient(target, retry=AT_ONCE) as client, client.session() as session:
         # The server may not have seen yet that the attempt before has lost its caller.
-        return await session.complete("def f(x):", request_id="mine", **PROBE)
+        named = PROBE | CompletionOptions(request_id="mine")
+        return await session.complete("def f(x):", **named)
 
 
 @pytest.mark.fault("N1")

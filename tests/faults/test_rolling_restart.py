@@ -95,6 +95,7 @@ async def roll(folder: Path, count: int, number: signal.Signals) -> MixedLoad:
         return load
 
 
+@pytest.mark.long
 @pytest.mark.fault("X4", "X1")
 def test_routers_are_replaced_under_load_and_no_request_fails(tmp_path: Path) -> None:
     load = asyncio.run(roll(tmp_path, 2, signal.SIGTERM))
