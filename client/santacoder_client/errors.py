@@ -30,8 +30,12 @@ from grpc_status import rpc_status
 
 from santacoder_client._handshake import in_plain_words
 
-# What grpc.aio makes of a connection that breaks while something is written to it: INTERNAL.
-_BROKE = "Internal error from Core"
+# A connection that broke, which gRPC tells otherwise: grpc.aio where it was just writing, C-core
+# where a server that is ending drops a call. A cancel of our own has words to it.
+_BROKEN = {
+    (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+    (grpc.StatusCode.CANCELLED, ""),
+}
 Detail = TypeVar("Detail", bound=Message)
 
 
@@ -132,7 +136,8 @@ def error_from_rpc(error: grpc.RpcError) -> SantaCoderError:
         status = None
     if status is None:
         message = in_plain_words(error.details() or "")
-        code = grpc.StatusCode.UNAVAILABLE if message == _BROKE else error.code()
+        is_broken = (error.code(), message) in _BROKEN
+        code = grpc.StatusCode.UNAVAILABLE if is_broken else error.code()
         status = status_pb2.Status(code=code.value[0], message=message)
     return error_from_status(status)
 
