@@ -119,10 +119,12 @@ async def storm(folder: Path, count: int) -> int:
         fault_proxy(running.router.address) as proxy,
     ):
         golden = await ask(running.router.address)
+        behaviour.step_seconds = 0.5
         answers = [asyncio.create_task(ask(proxy.target)) for _ in range(count)]
         await until(lambda: running.router._intake.running_count == count)
         proxy.refuses = True
         proxy.cut()
+        behaviour.step_seconds = 0.002
         await asyncio.sleep(1.0)
         assert running.step_loop.scheduler.queued_request_count <= count
         proxy.refuses = False
