@@ -35,6 +35,7 @@ from santacoder_client._handshake import in_plain_words
 _BROKEN = {
     (grpc.StatusCode.INTERNAL, "Internal error from Core"),
     (grpc.StatusCode.CANCELLED, ""),
+    (grpc.StatusCode.CANCELLED, "CANCELLED"),
 }
 Detail = TypeVar("Detail", bound=Message)
 

@@ -143,6 +143,7 @@ def test_details_that_contradict_the_status_are_left_out(details: bytes) -> None
     [
         (grpc.StatusCode.CANCELLED, "", Unavailable),
         (grpc.StatusCode.CANCELLED, None, Unavailable),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", Unavailable),
         (grpc.StatusCode.INTERNAL, "Internal error from Core", Unavailable),
         (grpc.StatusCode.CANCELLED, "Locally cancelled by application!", Cancelled),
         (grpc.StatusCode.CANCELLED, "Channel closed!", Cancelled),
