@@ -40,11 +40,12 @@ def main() -> None:
     config = parse_arguments(sys.argv[1:])
     harden()
     sink = LogSink(sys.stderr.fileno())
-    # asyncio's own loop is a tenth slower over a whole request.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        exit_code = runner.run(run(config, sink))
-    sink.close()
-    sys.exit(exit_code)
+    try:
+        # asyncio's own loop is a tenth slower over a whole request.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            sys.exit(runner.run(run(config, sink)))
+    finally:
+        sink.close()
 
 
 async def run(config: RouterConfig, sink: LogSink) -> int:
