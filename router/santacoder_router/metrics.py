@@ -98,6 +98,13 @@ class Metrics:
             "Editor sessions that were closed because nothing was asked in them.",
             registry=registry,
         )
+        self.refused_groups = Counter(
+            "santacoder_router_refused_groups_total",
+            "Tries at which ranks were there that make no group for this router, by what they are:"
+            " another, mixed or malformed.",
+            ["kind"],
+            registry=registry,
+        )
         # Descriptors, memory and processor time of this process, under their usual names.
         ProcessCollector(namespace="santacoder_router", registry=registry)
 

@@ -120,6 +120,10 @@ def test_a_stranger_at_a_shard_s_address_is_told_no_prompt(tmp_path: Path, kind:
             await until(lambda: any(word in line.get("obstacle", "") for line in running.log))
             assert running.router.lifecycle.phase is Phase.RECOVERING
             assert stranger.streams == 0
+            name = "santacoder_router_refused_groups_total"
+            label = {"another model": "mixed", "another protocol": "another"}.get(kind, "mixed")
+            count = running.router.metrics.registry.get_sample_value(name, {"kind": label})
+            assert bool(count) is (kind != "no shard at all")
             await server.stop(None)
             await running.next_life()
             assert (await answer).choices == golden.choices
