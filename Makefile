@@ -19,7 +19,7 @@ GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
+.PHONY: help demo serve soak test gpu-test check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 
 proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/build_hook.py
+
+soak: $(VENV)/.dev ## A mixed load for long, with a fault a minute (ARGS="--minutes 60 --faults wire")
+	$(BIN)/python -u tests/soak/run.py $(ARGS)
 
 bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)

@@ -94,9 +94,10 @@ def _add_command(
 def _add_target(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--target",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT[,...]",
         default=default,
-        help="the server (default: $SANTACODER_TARGET, else 127.0.0.1:50051)",
+        help="the server, or several: the first that serves is used, and the next when it is gone"
+        " (default: $SANTACODER_TARGET, else 127.0.0.1:50051)",
     )
 
 

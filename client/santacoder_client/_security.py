@@ -61,6 +61,19 @@ class Security:
         return cast(ChannelT, _AuthorizedChannel(traced, self.token))
 
 
+def servers_of(
+    target: str, tls: TLS | None, token: str | None, allow_plain_token: bool
+) -> list[Security]:
+    """The servers that a target names: one, or several with commas between. Raises ValueError."""
+    addresses = target.split(",") if isinstance(target, str) else []
+    if not addresses or not all(addresses) or len(set(addresses)) < len(addresses):
+        raise ValueError(
+            f"target: not an address; got {target!r}; allowed HOST:PORT[,HOST:PORT...],"
+            " each of them once"
+        )
+    return [Security(address, tls, token, allow_plain_token) for address in addresses]
+
+
 class _AuthorizedChannel:
     """A channel whose every call brings the token; as much of one as stubs need.
 

@@ -30,6 +30,7 @@ from santacoder_router.security_options import (
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MOST_SECONDS = 86_400.0
+MOST_CONNECTIONS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ class RouterConfig:
     """Who may listen in, and who may call."""
     otlp_endpoint: str | None = None
     """Where traces go; None makes none."""
+    withdraw_seconds: float = 0.0
+    """How long health says NOT_SERVING before new requests are refused, after SIGTERM."""
+    session_idle_seconds: float = 60.0
+    """A session in which nothing runs and nothing is asked for so long is closed."""
+    max_connection_count: int = 1024
+    """Most connections at once, fewer where the process may not have as many descriptors."""
+    max_connection_age_seconds: float | None = None
+    """Callers are asked to connect anew after so long; None never asks."""
 
 
 def parse_arguments(
@@ -87,6 +96,10 @@ def parse_arguments(
         overload=overload_of(values),
         security=security,
         otlp_endpoint=values.otlp_endpoint,
+        withdraw_seconds=values.withdraw_seconds,
+        session_idle_seconds=values.session_idle_seconds,
+        max_connection_count=values.max_connections,
+        max_connection_age_seconds=values.max_connection_age_seconds,
     )
 
 
@@ -117,6 +130,7 @@ def _parser() -> _Parser:
     add("--port", type=_port, default=50051, help="port; 0 takes a free one (%(default)s)")
     add("--metrics-port", type=_port, default=0, help="port on 127.0.0.1 (%(default)s: a free one)")
     for name, default, meaning in (
+        ("--withdraw-seconds", 0.0, "time in which health alone says that it will stop"),
         ("--drain-seconds", 30.0, "time that running requests get after SIGTERM"),
         ("--start-seconds", 600.0, "time that the shards get to come up"),
         ("--recovery-seconds", 60.0, "time that dead shards get to come back"),
@@ -128,12 +142,38 @@ def _parser() -> _Parser:
             default=default,
             help=f"{meaning} (%(default)s)",
         )
+    _add_connection_arguments(parser)
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (%(default)s)")
     add("--otlp-endpoint", type=_endpoint, metavar="URL", help="collector of traces, OTLP (none)")
     add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
     add_overload_arguments(parser)
     add_security_arguments(parser)
     return parser
+
+
+def _add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--max-connections",
+        type=_count,
+        default=1024,
+        metavar="N",
+        help="most connections at once; fewer where there are not descriptors enough (%(default)s)",
+    )
+    add(
+        "--max-connection-age-seconds",
+        type=seconds_between(1.0, MOST_SECONDS),
+        metavar="SECONDS",
+        help="callers are asked to connect anew after that, and have --drain-seconds for what"
+        " runs (never); for balancers that know connections only",
+    )
+    add(
+        "--session-idle-seconds",
+        type=seconds_between(0.1, MOST_SECONDS),
+        default=60.0,
+        metavar="SECONDS",
+        help="a session in which nothing is asked for so long is closed (%(default)s)",
+    )
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -166,3 +206,10 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed 0..65535")
     return port
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_CONNECTIONS:
+        allowed = f"1..{MOST_CONNECTIONS}"
+        raise argparse.ArgumentTypeError(f"out of range; got {text!r}; allowed {allowed}")
+    return int(text)

@@ -76,9 +76,15 @@ class Call:
         return seconds
 
     async def write(self, message: Message) -> None:
-        """Sends one message of a stream; waits while the reader is slow."""
+        """Sends one message of a stream; waits while the reader is slow.
+
+        Raises CancelledError where the reader is gone, which gRPC may notice only here.
+        """
         self.writing_since = self._clock()
-        await self._context.write(message.SerializeToString())
+        try:
+            await self._context.write(message.SerializeToString())
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
         self.writing_since = None
 
     def stall(self, seconds: float) -> None:

@@ -6,13 +6,9 @@ handed around; none is global.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from datetime import datetime
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROUTER_BUCKETS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1)
@@ -26,9 +22,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         self._certificate_expiry: Gauge | None = None
+        self.certificate_expiry: datetime | None = None
         self._add_requests(registry)
         self._add_plans(registry)
         self._add_refusals(registry)
+        self._add_surroundings(registry)
         self._add_gauges(registry)
         self._add_histograms(registry)
 
@@ -89,6 +87,7 @@ class Metrics:
                 "When the certificate in use ends.",
                 registry=self.registry,
             )
+        self.certificate_expiry = expiry
         self._certificate_expiry.set(expiry.timestamp())
 
     def _add_refusals(self, registry: CollectorRegistry) -> None:
@@ -103,6 +102,32 @@ class Metrics:
             "Streams that were ended because nobody read them.",
             registry=registry,
         )
+
+    def _add_surroundings(self, registry: CollectorRegistry) -> None:
+        self.log_dropped_lines = Counter(
+            "santacoder_router_log_dropped_lines_total",
+            "Lines of the log that nobody took in time.",
+            registry=registry,
+        )
+        self.reload_failures = Counter(
+            "santacoder_router_reload_failures_total",
+            "Times that changed certificates or tokens could not be used, and the old ones stayed.",
+            registry=registry,
+        )
+        self.idle_sessions = Counter(
+            "santacoder_router_idle_sessions_total",
+            "Editor sessions that were closed because nothing was asked in them.",
+            registry=registry,
+        )
+        self.refused_groups = Counter(
+            "santacoder_router_refused_groups_total",
+            "Tries at which ranks were there that make no group for this router, by what they are:"
+            " another, mixed or malformed.",
+            ["kind"],
+            registry=registry,
+        )
+        # Descriptors, memory and processor time of this process, under their usual names.
+        ProcessCollector(namespace="santacoder_router", registry=registry)
 
     def _add_gauges(self, registry: CollectorRegistry) -> None:
         self.memory = Gauge(
@@ -163,29 +188,3 @@ class Metrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-
-
-class MetricsServer:
-    """Serves a registry over HTTP in a thread of its own; raises OSError if the port is taken."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        server, thread = start_http_server(port, host, metrics.registry)
-        self._host = host
-        self._server: WSGIServer = server
-        self._thread: threading.Thread = thread
-
-    @property
-    def port(self) -> int:
-        """The port in use, also where 0 was asked for."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stops serving, at once."""
-        ending = threading.Thread(target=self._server.shutdown)
-        ending.start()
-        # The server sees that it is to end twice a second, or when somebody connects.
-        with contextlib.suppress(OSError):
-            socket.create_connection((self._host, self.port), timeout=1.0).close()
-        ending.join()
-        self._server.server_close()
-        self._thread.join()

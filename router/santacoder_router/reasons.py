@@ -104,6 +104,8 @@ class Reason(enum.StrEnum):
     """The server is running out of memory."""
     CLIENT_STALLED = "CLIENT_STALLED"
     """The caller has not read its stream for too long."""
+    SESSION_IDLE = "SESSION_IDLE"
+    """Nothing was asked in a session for so long that it was closed."""
     WARMING = "WARMING"
     """The shards are not ready yet."""
     DRAINING = "DRAINING"

@@ -24,8 +24,9 @@ from santacoder_router.health import Health
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle, Phase
 from santacoder_router.memory import find_limit_bytes
-from santacoder_router.metrics import Metrics, MetricsServer
-from santacoder_router.server import PortTaken, bind, make_server
+from santacoder_router.metrics import Metrics
+from santacoder_router.metrics_server import MetricsServer
+from santacoder_router.server import PortTaken, bind, make_server, taken_by
 from santacoder_router.serving import make_serving
 from santacoder_router.stalls import Stalls
 from santacoder_router.step_loop import SchedulerFault
@@ -84,6 +85,7 @@ class Router:
     async def start(self) -> None:
         """Listens from here on, though not yet ready; raises PortTaken."""
         self._server = make_server(
+            self._config,
             self.lifecycle,
             self._intake,
             self._health,
@@ -96,7 +98,8 @@ class Router:
             port = config.metrics_port
             self._metrics_server = MetricsServer(self.metrics, METRICS_HOST, port)
         except OSError as error:
-            raise PortTaken(f"--metrics-port: cannot listen on {port}: {error.strerror}") from None
+            reason = taken_by(port) if port else f": {error.strerror}"
+            raise PortTaken(f"--metrics-port: cannot listen on {port}{reason}") from None
         self.metrics_address = f"{METRICS_HOST}:{self._metrics_server.port}"
         await self._server.start()
 
@@ -111,7 +114,7 @@ class Router:
             for watch in (
                 gauges.watch(self.lifecycle, self._intake, limit_bytes, self.metrics),
                 self._reception.stalls.watch(),
-                remind(self._config.security, self._log),
+                remind(self._config.security, self.metrics, self._log),
             )
         }
         self._work = asyncio.create_task(self._serve())
@@ -146,7 +149,8 @@ class Router:
 
     def drain(self) -> None:
         """Takes no new requests, and ends when the running ones have ended or their time is up."""
-        self.lifecycle.enter(Phase.DRAINING)
+        withdraws = self._config.withdraw_seconds > 0
+        self.lifecycle.enter(Phase.WITHDRAWING if withdraws else Phase.DRAINING)
         self._stop.set()
 
     def lose_group(self) -> None:
@@ -176,6 +180,9 @@ class Router:
         await self._stop.wait()
 
     async def _drain(self) -> None:
+        # Until balancers have seen in its health that it leaves.
+        await asyncio.sleep(self._config.withdraw_seconds)
+        self.lifecycle.enter(Phase.DRAINING)
         self._log.info("draining", running_count=self._intake.running_count)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):

@@ -54,12 +54,12 @@ class CompletionServicer:
 
 
 def completion_handler(
-    intake: Intake, lifecycle: Lifecycle, reception: Reception
+    intake: Intake, lifecycle: Lifecycle, reception: Reception, session_idle_seconds: float
 ) -> grpc.GenericRpcHandler:
     """The service's handler."""
     handlers = Handlers(SERVICE_NAME, reception)
     servicer = CompletionServicer(intake)
-    sessions = SessionServicer(intake, lifecycle, reception)
+    sessions = SessionServicer(intake, lifecycle, reception, session_idle_seconds)
     handlers.add_unary("Complete", inference_pb2.CompleteRequest, servicer.complete)
     handlers.add_server_stream(
         "StreamComplete", inference_pb2.StreamCompleteRequest, servicer.stream_complete

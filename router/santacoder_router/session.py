@@ -6,12 +6,18 @@ A turn's errors are told in its place and leave the session open; a message out 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from google.rpc import status_pb2
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.errors import InvalidRequest, Reason, RouterError, Violation
+from santacoder_router.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Reason,
+    RouterError,
+    Violation,
+)
 from santacoder_router.faults import internal_error
 from santacoder_router.generation import Generation
 from santacoder_router.handlers import Call, Reception
@@ -22,19 +28,33 @@ from santacoder_router.validation import SessionDefaults, check_session_open
 Requests = AsyncIterator[inference_pb2.CompletionSessionRequest]
 
 
+class SessionIdle(DeadlineExceeded):
+    """Nothing runs in the session, and nothing was asked for too long."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        super().__init__(
+            Reason.SESSION_IDLE,
+            f"session: nothing was asked for {idle_seconds:g} s; open a new one",
+        )
+
+
 class SessionServicer:
     """Opens sessions, so many for each caller."""
 
-    def __init__(self, intake: Intake, lifecycle: Lifecycle, reception: Reception) -> None:
+    def __init__(
+        self, intake: Intake, lifecycle: Lifecycle, reception: Reception, idle_seconds: float
+    ) -> None:
         self._intake = intake
         self._lifecycle = lifecycle
         self._reception = reception
+        self._idle_seconds = idle_seconds
 
     async def completion_session(self, requests: Requests, call: Call) -> None:
         """A session from its first message to the end of its stream."""
         limits = self._lifecycle.admit().limits
         with call.account.session():
-            first = await anext(requests, None)
+            messages = Messages(requests, self._idle_seconds)
+            first = await messages.next(is_idle=lambda: True)
             if first is None:
                 return
             if first.WhichOneof("action") != "open":
@@ -45,7 +65,33 @@ class SessionServicer:
             await call.write(
                 inference_pb2.CompletionSessionResponse(opened=inference_pb2.SessionOpened())
             )
-            await Session(self._intake, defaults, call, self._reception).run(requests)
+            session = Session(self._intake, defaults, call, self._reception)
+            try:
+                await session.run(messages)
+            except SessionIdle:
+                self._reception.metrics.idle_sessions.inc()
+                raise
+
+
+class Messages:
+    """A session's messages, waited for as long as it is not idle for too long."""
+
+    def __init__(self, requests: Requests, idle_seconds: float) -> None:
+        self._requests = requests
+        self._idle_seconds = idle_seconds
+
+    async def next(
+        self, is_idle: Callable[[], bool]
+    ) -> inference_pb2.CompletionSessionRequest | None:
+        """The next one, None at the end; raises SessionIdle."""
+        coming = asyncio.ensure_future(anext(self._requests, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=self._idle_seconds))[0]:
+                if is_idle():
+                    raise SessionIdle(self._idle_seconds)
+            return coming.result()
+        finally:
+            coming.cancel()
 
 
 class Session:
@@ -64,10 +110,10 @@ class Session:
         # gRPC takes one write at a time; a cut-off turn still tells its end beside the next.
         self._writing = asyncio.Lock()
 
-    async def run(self, requests: Requests) -> None:
-        """Until the client half-closes and the last turn has ended."""
+    async def run(self, messages: Messages) -> None:
+        """Until the client half-closes and the last turn has ended; raises SessionIdle."""
         try:
-            async for request in requests:
+            while request := await messages.next(is_idle=lambda: not self._tasks):
                 self._take(request)
             if self._tasks:
                 await asyncio.wait(self._tasks)

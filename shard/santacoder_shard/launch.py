@@ -29,13 +29,18 @@ from santacoder_shard.config import (
 )
 from santacoder_shard.errors import CheckpointError
 from santacoder_shard.hub import ResolvedModel, resolve
-from santacoder_shard.log import make_logger
+from santacoder_shard.log import Logger, make_logger
+from santacoder_shard.log_sink import LogSink
 from santacoder_shard.model_config import read_model_config
 from santacoder_shard.router_options import add_router_arguments, refusal_of, router_arguments
 from santacoder_shard.supervise import Supervisor
 
 EXIT_MODEL = 3
 DEMO_NAME = "santacoder-demo"
+SIGNALS = (
+    "Signals: TERM and INT let running requests end and exit, at the second time at once; USR2"
+    " replaces the ranks, and running requests go on with the new ones."
+)
 # In an installed wheel, and in a checkout.
 DEMO_FOLDERS = (
     Path(__file__).parent / "demo_checkpoint",
@@ -76,19 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Fetching a model takes minutes; nothing else has been started yet.
         return 128 + signal.SIGINT
-    log = make_logger(config.engine.log_level)
+    errors = LogSink(sys.stderr.fileno())
+    log = make_logger(config.engine.log_level, errors)
     log.info("model found", path=str(model.path), seconds=round(time.monotonic() - started_at, 2))
     # Its mode is 0700, and its path is short enough for a Unix socket.
     run_folder = Path(tempfile.mkdtemp(prefix="santacoder-"))
     try:
-        return asyncio.run(_supervise(config, model, run_folder))
+        return asyncio.run(_supervise(config, model, run_folder, errors, log))
     finally:
         shutil.rmtree(run_folder, ignore_errors=True)
+        errors.close()
 
 
 def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     """Read the arguments; a wrong one ends the process with one line and exit code 2."""
-    parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.")
+    parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.", SIGNALS)
     add_model_arguments(parser, model_required=False)
     add_engine_arguments(parser)
     add_router_arguments(parser)
@@ -135,7 +142,9 @@ def check_parallel_size(folder: Path, size: int) -> None:
         )
 
 
-async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Path) -> int:
+async def _supervise(
+    config: LaunchConfig, model: ResolvedModel, run_folder: Path, errors: LogSink, log: Logger
+) -> int:
     size = config.tensor_parallel_size
     addresses = [f"unix:{run_folder}/rank-{rank}.sock" for rank in range(size)]
     router_command = [
@@ -148,13 +157,15 @@ async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Pat
         router_command,
         _rank_command(config, model, addresses, run_folder),
         size,
-        announce=_print,
-        say=_say,
-        log=make_logger(config.engine.log_level),
+        # Whoever does not read what is said here is served all the same.
+        announce=LogSink(sys.stdout.fileno()).info,
+        say=errors.info,
+        log=log,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.signalled, number)
+    loop.add_signal_handler(signal.SIGUSR2, supervisor.renew_group)
     return await supervisor.run()
 
 
@@ -189,11 +200,6 @@ def _rank_command(
 def _python_module(name: str) -> list[str]:
     # -P: a folder of that name in the user's working directory is not what is meant.
     return [sys.executable, "-P", "-m", name]
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _say(line: str) -> None:

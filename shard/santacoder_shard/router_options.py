@@ -27,6 +27,10 @@ BOUNDS = {
     "--caller-sessions": "most of its open editor sessions (64)",
     "--caller-rate": "most of its requests a second (100)",
 }
+NUMBERS = {
+    "--max-connections": ("N", "most connections of callers at once (1024)"),
+    "--session-idle-seconds": ("SECONDS", "an idle session of a caller is closed after that (60)"),
+}
 
 
 def add_router_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +42,8 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--otlp-endpoint", metavar="URL", help="collector of traces, OTLP (none)")
     for flag, text in FILES.items():
         parser.add_argument(flag, type=absolute_path, metavar="FILE", help=text)
+    for flag, (name, text) in NUMBERS.items():
+        parser.add_argument(flag, metavar=name, help=text)
     parser.add_argument(
         "--insecure-allow-remote",
         action="store_true",
@@ -67,7 +73,7 @@ def refusal_of(options: argparse.Namespace) -> str:
 
 def router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     """The arguments from which the router reads them."""
-    flags = (*FILES, *BOUNDS)
+    flags = (*FILES, *BOUNDS, *NUMBERS)
     given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in flags}
     values = {
         "--host": options.host,

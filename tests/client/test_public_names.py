@@ -17,7 +17,7 @@ PUBLIC_NAMES = """
     Violation
 """.split()
 VERBS = """
-    close complete detokenize infill model session stream stream_infill tokenize wait_ready
+    close complete detokenize infill model resume session stream stream_infill tokenize wait_ready
 """.split()
 PLAIN_INSTALL = {
     "google",
