@@ -20,7 +20,7 @@ GPU_FAULTS := S1,S2,S6,S10,S21,S22,S23,X1
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test gpu-test faults faults-gpu check proto bench bench-gpu bench-router clean wheel-test stage demo-train demo-evaluate scheduler-bugs
+.PHONY: help demo serve soak test gpu-test faults faults-gpu check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ faults-gpu: $(GPU_SETUP) ## The same of the faults that GPUs have
 scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
 	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)
 
+fuzz: $(VENV)/.dev ## Give foreign bytes to every reader (ARGS="--raw 100000000 --structured 1000000 --files 1000000 --live 10000")
+	PYTHONPATH=tests $(BIN)/python -W ignore -m fuzz.fuzz $(ARGS)
+
+bad-inputs: $(VENV)/.dev ## Print the table of bad inputs: number, input, way in, answer (the tests try every row)
+	@PYTHONPATH=tests $(BIN)/python -m bad_inputs.table
+
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/ruff check $(LINTED)
@@ -68,6 +74,9 @@ check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 proto: $(VENV)/.dev ## Generate messages and stubs from the .proto files
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/build_hook.py
 
+soak: $(VENV)/.dev ## A mixed load for long, with a fault a minute (ARGS="--minutes 60 --faults wire")
+	$(BIN)/python -u tests/soak/run.py $(ARGS)
+
 bench: $(VENV)/.dev ## Compare with transformers on the CPU, real shape (about 15 minutes, 12 GB)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
@@ -76,6 +85,9 @@ bench-gpu: $(GPU_SETUP) ## Compare with transformers on a GPU, part by part (ARG
 
 bench-router: $(VENV)/.dev ## Measure the router itself over a mock shard group (about 70 s)
 	$(BIN)/python benchmarks/router.py $(ARGS)
+
+overload: $(VENV)/.dev ## Ask more of a service than it can do, by class and by ten (about 13 minutes; ARGS="--service mock --seconds 20")
+	$(BIN)/python benchmarks/overload.py $(ARGS)
 
 wheel-test: $(VENV)/.dev ## Build the wheel; run the SDK and router tests on it (PYTHONS="python3.12 python3.13")
 	tests/wheel_test.sh "$(CURDIR)/$(BIN)/python" $(or $(strip $(PYTHONS)),$(PYTHON))

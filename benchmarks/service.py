@@ -68,6 +68,7 @@ class Service:
         fields = dict(field.split("=", 1) for field in line.split()[1:])
         self._metrics_url = f"http://{fields['metrics']}/metrics"
         self.address = fields["grpc"]
+        self.metrics_address = fields["metrics"]
         self.client = Client(self.address)
 
     def complete(self, prompt: Sequence[int], max_new_tokens: int) -> Answer:

@@ -51,7 +51,7 @@ class _Awaited:
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._blocking, name)
         match name:
-            case "stream" | "stream_infill":
+            case "stream" | "stream_infill" | "resume":
                 return lambda *values, **options: _AwaitedStream(verb(*values, **options))
             case "session":
                 return lambda **options: _Awaited(verb(**options))

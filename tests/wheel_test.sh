@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: wheel_test.sh BUILD_PYTHON PYTHON...
-# Builds the wheel, installs it with the router extra into a fresh environment of each PYTHON, and runs
+# Builds the wheel, installs it with its light extras into a fresh environment of each PYTHON, and runs
 # the SDK and router tests against what was installed, from a folder that has no sources beside it.
 set -euo pipefail
 build_python=$1; shift
@@ -14,7 +14,7 @@ cd "$work"
 test_on() { # PYTHON VENV
   "$1" -m venv "$2"
   "$2/bin/python" -m pip --disable-pip-version-check install -q \
-    "$(echo "$work"/*.whl)[router,load]" pytest hypothesis
+    "$(echo "$work"/*.whl)[router,load,otel]" pytest hypothesis
   # The simulation is the same Python on every version, and long; so are the load tester's loads.
   "$2/bin/python" -m pytest -q tests/client tests/router \
     --ignore tests/router/core/test_simulation.py \

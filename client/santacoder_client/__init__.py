@@ -26,6 +26,7 @@ from santacoder_client.errors import (
 )
 from santacoder_client.types import (
     Accepted,
+    CallerLimits,
     Choice,
     Completion,
     FimOrder,
@@ -53,6 +54,7 @@ __all__ = [
     "AsyncClient",
     "AsyncCompletionStream",
     "AsyncSession",
+    "CallerLimits",
     "Cancelled",
     "Choice",
     "Client",

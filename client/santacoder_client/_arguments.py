@@ -6,13 +6,17 @@ Knows no server and prints nothing but help.
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn, cast
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar, cast
 
-from santacoder_client import _checks, _options
+from santacoder_client import _bounds, _checks, _options
 from santacoder_client._checks import Check
 from santacoder_client._options import OPTIONS, CompletionOptions, Option
 from santacoder_client._security_arguments import add_security_arguments
 from santacoder_client.types import FimOrder, Priority, TruncatePolicy
+
+Number = TypeVar("Number", int, float)
 
 _EXAMPLES = """\
 examples:
@@ -30,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in the form of all the project's commands."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\nhint: {self.prog} --help\n")
+        plain = message.removeprefix("argument ")
+        self.exit(2, f"error: {plain}\nhint: {self.prog} --help\n")
 
 
 def build_parser(default_target: str) -> argparse.ArgumentParser:
@@ -89,9 +94,10 @@ def _add_command(
 def _add_target(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--target",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT[,...]",
         default=default,
-        help="the server (default: $SANTACODER_TARGET, else 127.0.0.1:50051)",
+        help="the server, or several: the first that serves is used, and the next when it is gone"
+        " (default: $SANTACODER_TARGET, else 127.0.0.1:50051)",
     )
 
 
@@ -109,27 +115,60 @@ def _add_generation(command: argparse.ArgumentParser) -> None:
 def _form(option: Option) -> Any:
     """How an option is written on a command line."""
     forms: dict[Check, dict[str, object]] = {
-        _checks.int32: {"type": int, "metavar": "N"},
-        _checks.int64: {"type": int, "metavar": "N"},
-        _checks.real: {"type": float, "metavar": "X"},
-        _checks.seconds: {"type": float, "metavar": "SECONDS"},
+        _checks.integer: {"type": _whole, "metavar": "N"},
+        _checks.real: {"type": _number, "metavar": "X"},
+        _checks.seconds: {"type": _number, "metavar": "SECONDS"},
+        _checks.time_span: {"type": _number, "metavar": "SECONDS"},
         _checks.boolean: {"action": "store_true"},
         _checks.text: {"metavar": "TEXT"},
         _checks.salt: {"metavar": "TEXT"},
         _checks.texts: {"metavar": "TEXT", "action": "append"},
         _checks.token_ids: {"type": _token_ids, "metavar": "ID,ID"},
         _checks.biases: {"type": _biases, "metavar": "ID=X,ID=X"},
-        _options.fim_order: {"choices": list(FimOrder)},
-        _options.truncate_policy: {"choices": list(TruncatePolicy)},
-        _options.priority: {"choices": list(Priority)},
+        _options.fim_order: _one_of(FimOrder),
+        _options.truncate_policy: _one_of(TruncatePolicy),
+        _options.priority: _one_of(Priority),
     }
     return forms[option.check]
 
 
+def _whole(text: str) -> int:
+    return _read(int, text, "a whole number")
+
+
+def _number(text: str) -> float:
+    return _read(float, text, "a number")
+
+
 def _token_ids(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [_read(int, part, "whole numbers with commas between") for part in text.split(",")]
 
 
 def _biases(text: str) -> dict[int, float]:
-    pairs = (part.split("=") for part in text.split(","))
-    return {int(token_id): float(bias) for token_id, bias in pairs}
+    allowed = "ID=X,ID=X, such as 5=1.5,6=-100"
+    biases: dict[int, float] = {}
+    for part in text.split(","):
+        token_id, _, bias = part.partition("=")
+        biases[_read(int, token_id, allowed)] = _read(float, bias, allowed)
+    return biases
+
+
+def _read(kind: Callable[[str], Number], text: str, allowed: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        got = _bounds.shown(text)
+        raise argparse.ArgumentTypeError(f"not readable; got {got!r}; allowed {allowed}") from None
+
+
+def _one_of(kind: type[StrEnum]) -> dict[str, object]:
+    """A type and not choices, whose message differs from one Python to the next."""
+    names = [member.value for member in kind]
+
+    def member(text: str) -> str:
+        if text not in names:
+            got, allowed = _bounds.shown(text), ", ".join(names)
+            raise argparse.ArgumentTypeError(f"unknown; got {got!r}; allowed {allowed}")
+        return text
+
+    return {"type": member, "metavar": "{" + ",".join(names) + "}"}

@@ -1,11 +1,13 @@
-"""A completion over as many calls as it takes, awaited: `_calls.py` for event loops."""
+"""A call over as many attempts as it takes, awaited: `_calls.py` for event loops."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client._channel import SERVING, AsyncConnection
+from santacoder_client._channel import HEALTH_SECONDS, SERVING, AsyncConnection, AsyncStubs
 from santacoder_client._resume import Received
 from santacoder_client._retry import Retries
 from santacoder_client._stream import read
@@ -17,14 +19,15 @@ from santacoder_client.errors import (
     async_rpc_errors,
 )
 
-HEALTH_SECONDS = 1.0
-"""Longest question for health: a cancel is seen as late as that, while no server is there."""
+Response = TypeVar("Response")
 
 
 class AsyncPatience:
-    """Waits for the moment of the next attempt."""
+    """Waits for the moment of the next attempt, and says where it goes: to `stubs`."""
 
     def __init__(self, connection: AsyncConnection, retries: Retries) -> None:
+        """Raises RuntimeError if the client is closed."""
+        self.stubs = connection.stubs()
         self._connection = connection
         self._retries = retries
         self._cancelled = asyncio.Event()
@@ -41,11 +44,16 @@ class AsyncPatience:
     async def wait(self, error: SantaCoderError) -> None:
         """After an attempt has failed: returns for the next one; raises if there is to be none."""
         pause = self._retries.after(error)
+        self._leave()
         while not await self._is_cancelled_within(pause.seconds):
             if not pause.awaits_server or await self._is_serving():
                 return
+            self._leave()
             pause = self._retries.not_serving(error)
         raise Cancelled("the request was cancelled")
+
+    def _leave(self) -> None:
+        self.stubs = self._connection.leave(self.stubs)
 
     async def _is_cancelled_within(self, seconds: float) -> bool:
         try:
@@ -57,10 +65,12 @@ class AsyncPatience:
     async def _is_serving(self) -> bool:
         left = self._retries.left_seconds()
         seconds = HEALTH_SECONDS if left is None else min(HEALTH_SECONDS, left)
-        health = self._connection.stubs().health
+        # Where there are others, the time is theirs.
+        waits = not self._connection.has_others
         try:
             with async_rpc_errors():
-                return await health(b"", timeout=seconds, wait_for_ready=True) == SERVING
+                status = await self.stubs.health(b"", timeout=seconds, wait_for_ready=waits)
+                return status == SERVING
         except (Unavailable, DeadlineExceeded):
             return False
         except Cancelled:
@@ -69,24 +79,36 @@ class AsyncPatience:
             return True  # a server is there, and its health nobody's business
 
 
+async def ask(
+    connection: AsyncConnection,
+    retries: Retries,
+    attempt: Callable[[AsyncStubs, float | None], Awaitable[Response]],
+) -> Response:
+    """The answer to a call that may be repeated. `attempt` is given its timeout in seconds."""
+    patience = AsyncPatience(connection, retries)
+    while True:
+        try:
+            with async_rpc_errors():
+                response = await attempt(patience.stubs, retries.left_seconds())
+        except SantaCoderError as error:
+            await patience.wait(error)
+        else:
+            retries.answered()
+            return response
+
+
 async def complete(
     connection: AsyncConnection, request: pb.CompletionRequest, retries: Retries
 ) -> pb.CompleteResponse:
     """A whole answer. One that was lost is asked for again: nothing of it had come."""
-    stubs = connection.stubs()
-    received, patience = Received(request), AsyncPatience(connection, retries)
-    message = pb.CompleteRequest(completion=request)
-    while True:
-        try:
-            with async_rpc_errors():
-                response = await stubs.completion.Complete(message, timeout=retries.left_seconds())
-        except SantaCoderError as error:
-            await patience.wait(error)
-            stubs = connection.stubs()
-            message = pb.CompleteRequest(completion=received.rest(retries.elapsed_seconds))
-        else:
-            retries.answered()
-            return response
+    received = Received(request)
+
+    def attempt(stubs: AsyncStubs, timeout_seconds: float | None) -> Awaitable[pb.CompleteResponse]:
+        rest = received.rest(retries.elapsed_seconds) if retries.has_failed else request
+        message = pb.CompleteRequest(completion=rest)
+        return stubs.completion.Complete(message, timeout=timeout_seconds)
+
+    return await ask(connection, retries, attempt)
 
 
 class AsyncResumingCall:
@@ -96,7 +118,6 @@ class AsyncResumingCall:
         self, connection: AsyncConnection, request: pb.CompletionRequest, retries: Retries
     ) -> None:
         """Sends the request. Raises RuntimeError if the client is closed."""
-        self._connection = connection
         self._retries = retries
         self._received = Received(request)
         self._patience = AsyncPatience(connection, retries)
@@ -112,7 +133,7 @@ class AsyncResumingCall:
                 if self._received.is_whole:
                     return None
                 await self._patience.wait(error)
-                self._open(self._received.rest(self._retries.elapsed_seconds))
+                self._open(self.rest())
                 continue
             if response is None:
                 return None
@@ -123,13 +144,17 @@ class AsyncResumingCall:
                     self._retries.answered()
                 return event
 
+    def rest(self) -> pb.CompletionRequest:
+        """The request for what has not been received."""
+        return self._received.rest(self._retries.elapsed_seconds)
+
     def cancel(self) -> None:
         """Ends it."""
         self._patience.cancel()
         self._call.cancel()
 
     def _open(self, completion: pb.CompletionRequest) -> None:
-        completions = self._connection.stubs().completion
+        completions = self._patience.stubs.completion
         request = pb.StreamCompleteRequest(completion=completion)
         self._call = completions.StreamComplete(request, timeout=self._retries.left_seconds())
         if self._patience.is_cancelled:

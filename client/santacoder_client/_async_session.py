@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client._channel import AsyncStubs
+from santacoder_client._async_calls import AsyncPatience
+from santacoder_client._channel import AsyncConnection, AsyncStubs
 from santacoder_client._codec import encode_call
 from santacoder_client._options import CompletionOptions
+from santacoder_client._session import MakeRetries
 from santacoder_client._stream import AsyncCompletionStream, read
-from santacoder_client._turns import CancelTurn, Item, Turn, Turns, turn_deadline_exceeded
+from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
 from santacoder_client.errors import Cancelled, SantaCoderError, async_rpc_errors
 from santacoder_client.types import Completion, Infill, Prompt
+
+
+class _Line:
+    """One call to one server. Frames go out in the order in which they were put."""
+
+    def __init__(self, stubs: AsyncStubs, frames: Iterable[pb.CompletionSessionRequest]) -> None:
+        self._outbox: asyncio.Queue[pb.CompletionSessionRequest | None] = asyncio.Queue()
+        for frame in frames:
+            self.send(frame)
+        self.call = stubs.completion.CompletionSession(self._frames())
+
+    def send(self, frame: pb.CompletionSessionRequest) -> None:
+        self._outbox.put_nowait(frame)
+
+    def close(self) -> None:
+        self.call.cancel()
+        # Where the call had ended by itself, gRPC still waits for a frame.
+        self._outbox.put_nowait(None)
+
+    async def _frames(self) -> AsyncIterator[pb.CompletionSessionRequest]:
+        """gRPC waits here, in a task of its own."""
+        while (frame := await self._outbox.get()) is not None:
+            yield frame
+
+
+@dataclass(eq=False)
+class _Turn(Turn):
+    patience: AsyncPatience = field(kw_only=True)
+
+    def end(self, item: Item) -> None:
+        """Nobody waits for a server either."""
+        super().end(item)
+        self.patience.cancel()
 
 
 class AsyncSession:
@@ -25,11 +61,15 @@ class AsyncSession:
         ...         show(piece.text)
     """
 
-    def __init__(self, stubs: AsyncStubs, opening: pb.SessionOpen) -> None:
-        self._turns = Turns()
-        self._outbox: asyncio.Queue[Turn | CancelTurn] = asyncio.Queue()
+    def __init__(
+        self, connection: AsyncConnection, opening: pb.SessionOpen, make_retries: MakeRetries
+    ) -> None:
+        self._connection = connection
+        self._make_retries = make_retries
+        self._turns: Turns[_Turn] = Turns(opening)
         self._closed = False
-        self._call = stubs.completion.CompletionSession(self._frames(opening))
+        self._begun = asyncio.Event()
+        self._line = _Line(connection.stubs(), self._turns.anew())
         self._reader = asyncio.create_task(self._read(), name="santacoder-session")
 
     async def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Completion:
@@ -56,12 +96,14 @@ class AsyncSession:
 
     def cancel(self) -> None:
         """Ends the running turn, if there is one; the session goes on."""
-        self._outbox.put_nowait(CancelTurn())
+        self._cancel(None)
 
     async def close(self) -> None:
         """Ends the session and its running turn. May be called again."""
         self._closed = True
-        self._call.cancel()
+        self._end_running(Cancelled("the session was closed"))
+        self._line.close()
+        self._begun.set()
         await asyncio.wait([self._reader])
 
     async def __aenter__(self) -> Self:
@@ -75,36 +117,69 @@ class AsyncSession:
             raise RuntimeError("the session is closed; open a new one")
         completion, timeout_seconds = encode_call(prompt, options)
         inbox: asyncio.Queue[Item] = asyncio.Queue()
-        turn = Turn(completion, inbox)
-        if self._turns.failure is not None:  # nobody is sending any more
-            turn.end(self._turns.failure)
-        else:
-            self._outbox.put_nowait(turn)
+        retries = self._make_retries(timeout_seconds)
+        patience = AsyncPatience(self._connection, retries)
+        turn = _Turn(completion, inbox, retries, patience=patience)
+        # On a line that is dead already it is lost; then it is the first on the next one.
+        self._line.send(self._turns.begin(turn))
+        self._begun.set()
         receive = _Receive(inbox, timeout_seconds)
-        return AsyncCompletionStream(receive, lambda: self._outbox.put_nowait(CancelTurn(turn)))
+        return AsyncCompletionStream(receive, lambda: self._cancel(turn), turn.rest)
 
-    async def _frames(self, opening: pb.SessionOpen) -> AsyncIterator[pb.CompletionSessionRequest]:
-        """What to send; gRPC waits here, in a task of its own."""
-        yield pb.CompletionSessionRequest(open=opening)
-        while True:
-            frame = self._turns.frame(await self._outbox.get())
-            if frame is not None:
-                yield frame
+    def _cancel(self, turn: _Turn | None) -> None:
+        frame = self._turns.cancel(turn)
+        if frame is not None:
+            self._line.send(frame)
+
+    def _end_running(self, error: SantaCoderError) -> None:
+        if self._turns.running is not None:
+            self._turns.running.end(error)
 
     async def _read(self) -> None:
-        """Hands out replies until the session ends, in a task of its own."""
-        failure: SantaCoderError = Cancelled("the session has ended")
+        """Hands out replies until the session is closed, in a task of its own."""
+        try:
+            while await self._reopened_after(await self._failure_of(self._line)):
+                pass
+        except RuntimeError:
+            self._end_running(Cancelled("the client was closed"))
+
+    async def _failure_of(self, line: _Line) -> SantaCoderError:
+        """Hands out replies until the line ends; why it has."""
         try:
             with async_rpc_errors():
-                while response := await read(self._call, pb.CompletionSessionResponse):
+                while response := await read(line.call, pb.CompletionSessionResponse):
                     self._turns.deliver(response)
         except SantaCoderError as error:
-            failure = error
-        self._turns.fail(failure)
-        while not self._outbox.empty():
-            action = self._outbox.get_nowait()
-            if isinstance(action, Turn):
-                action.end(failure)
+            return error
+        return session_lost()
+
+    async def _reopened_after(self, error: SantaCoderError) -> bool:
+        """Opens the next line once there is a turn for it; False once the session is closed."""
+        self._line.close()
+        self._connection.stubs()  # raises where the client is closed
+        failed = self._turns.running
+        while (turn := await self._next_turn()) is not None:
+            if turn is failed and not await self._may_go_on(turn, error):
+                continue
+            if not self._closed:
+                self._line = _Line(self._connection.stubs(), self._turns.anew())
+                return True
+        return False
+
+    async def _next_turn(self) -> _Turn | None:
+        """Waits for one that has not ended; None once the session is closed."""
+        while not self._closed and self._turns.running is None:
+            self._begun.clear()
+            await self._begun.wait()
+        return None if self._closed else self._turns.running
+
+    async def _may_go_on(self, turn: _Turn, error: SantaCoderError) -> bool:
+        """Waits for the next server; False if the turn has ended instead."""
+        try:
+            await turn.patience.wait(error)
+        except SantaCoderError as final:
+            turn.end(final)
+        return not turn.over
 
 
 class _Receive:

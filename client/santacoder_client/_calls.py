@@ -1,14 +1,17 @@
-"""A completion over as many calls as it takes, for blocking callers. `_retry.py` decides.
+"""A call over as many attempts as it takes, for blocking callers. `_retry.py` decides.
 
-Each call goes to a server that may not be the one before: it is asked for what has not come yet.
+Each attempt goes to a server that may not be the one before: a completion is asked for what has not
+come yet.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client._channel import SERVING, Connection
+from santacoder_client._channel import HEALTH_SECONDS, SERVING, Connection, Stubs
 from santacoder_client._resume import Received
 from santacoder_client._retry import Retries
 from santacoder_client.errors import (
@@ -19,14 +22,15 @@ from santacoder_client.errors import (
     rpc_errors,
 )
 
-HEALTH_SECONDS = 1.0
-"""Longest question for health: a cancel is seen as late as that, while no server is there."""
+Response = TypeVar("Response")
 
 
 class Patience:
-    """Waits for the moment of the next attempt."""
+    """Waits for the moment of the next attempt, and says where it goes: to `stubs`."""
 
     def __init__(self, connection: Connection, retries: Retries) -> None:
+        """Raises RuntimeError if the client is closed."""
+        self.stubs = connection.stubs()
         self._connection = connection
         self._retries = retries
         self._cancelled = threading.Event()
@@ -43,19 +47,25 @@ class Patience:
     def wait(self, error: SantaCoderError) -> None:
         """After an attempt has failed: returns for the next one; raises if there is to be none."""
         pause = self._retries.after(error)
+        self._leave()
         while not self._cancelled.wait(pause.seconds):
             if not pause.awaits_server or self._is_serving():
                 return
+            self._leave()
             pause = self._retries.not_serving(error)
         raise Cancelled("the request was cancelled")
+
+    def _leave(self) -> None:
+        self.stubs = self._connection.leave(self.stubs)
 
     def _is_serving(self) -> bool:
         left = self._retries.left_seconds()
         seconds = HEALTH_SECONDS if left is None else min(HEALTH_SECONDS, left)
-        health = self._connection.stubs().health
+        # Where there are others, the time is theirs.
+        waits = not self._connection.has_others
         try:
             with rpc_errors():
-                return health(b"", timeout=seconds, wait_for_ready=True) == SERVING
+                return self.stubs.health(b"", timeout=seconds, wait_for_ready=waits) == SERVING
         except (Unavailable, DeadlineExceeded):
             return False
         except Cancelled:
@@ -64,24 +74,34 @@ class Patience:
             return True  # a server is there, and its health nobody's business
 
 
+def ask(
+    connection: Connection, retries: Retries, attempt: Callable[[Stubs, float | None], Response]
+) -> Response:
+    """The answer to a call that may be repeated. `attempt` is given its timeout in seconds."""
+    patience = Patience(connection, retries)
+    while True:
+        try:
+            with rpc_errors():
+                response = attempt(patience.stubs, retries.left_seconds())
+        except SantaCoderError as error:
+            patience.wait(error)
+        else:
+            retries.answered()
+            return response
+
+
 def complete(
     connection: Connection, request: pb.CompletionRequest, retries: Retries
 ) -> pb.CompleteResponse:
     """A whole answer. One that was lost is asked for again: nothing of it had come."""
-    stubs = connection.stubs()
-    received, patience = Received(request), Patience(connection, retries)
-    message = pb.CompleteRequest(completion=request)
-    while True:
-        try:
-            with rpc_errors():
-                response = stubs.completion.Complete(message, timeout=retries.left_seconds())
-        except SantaCoderError as error:
-            patience.wait(error)
-            stubs = connection.stubs()
-            message = pb.CompleteRequest(completion=received.rest(retries.elapsed_seconds))
-        else:
-            retries.answered()
-            return response
+    received = Received(request)
+
+    def attempt(stubs: Stubs, timeout_seconds: float | None) -> pb.CompleteResponse:
+        rest = received.rest(retries.elapsed_seconds) if retries.has_failed else request
+        message = pb.CompleteRequest(completion=rest)
+        return stubs.completion.Complete(message, timeout=timeout_seconds)
+
+    return ask(connection, retries, attempt)
 
 
 class ResumingCall:
@@ -91,7 +111,6 @@ class ResumingCall:
         self, connection: Connection, request: pb.CompletionRequest, retries: Retries
     ) -> None:
         """Sends the request. Raises RuntimeError if the client is closed."""
-        self._connection = connection
         self._retries = retries
         self._received = Received(request)
         self._patience = Patience(connection, retries)
@@ -107,7 +126,7 @@ class ResumingCall:
                 if self._received.is_whole:
                     return None
                 self._patience.wait(error)
-                self._open(self._received.rest(self._retries.elapsed_seconds))
+                self._open(self.rest())
                 continue
             if response is None:
                 return None
@@ -118,13 +137,17 @@ class ResumingCall:
                     self._retries.answered()
                 return event
 
+    def rest(self) -> pb.CompletionRequest:
+        """The request for what has not been received."""
+        return self._received.rest(self._retries.elapsed_seconds)
+
     def cancel(self) -> None:
         """Ends it; from any thread."""
         self._patience.cancel()
         self._call.cancel()
 
     def _open(self, completion: pb.CompletionRequest) -> None:
-        completions = self._connection.stubs().completion
+        completions = self._patience.stubs.completion
         request = pb.StreamCompleteRequest(completion=completion)
         self._call = completions.StreamComplete(request, timeout=self._retries.left_seconds())
         if self._patience.is_cancelled:

@@ -1,13 +1,14 @@
-"""The way to one server: keepalive, message sizes, retries, and who may still use it.
+"""The way to a server, or to the one of several that serves: keepalive, sizes, who may call.
 
-Knows no verb and no completion.
+Knows no verb and no completion. The order of the servers is the order of preference.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ _MAX_RECEIVED_BYTES = 64 * 1024 * 1024
 
 
 def channel_options() -> list[tuple[str, int | str]]:
-    """gRPC's own settings for a channel to a server."""
+    """gRPC's own settings for a channel to a server. What is tried again is `_retry.py`'s."""
     return [
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -55,41 +56,10 @@ def channel_options() -> list[tuple[str, int | str]]:
         # A new client connects anew, and to the target itself.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
-        ("grpc.service_config", json.dumps(service_config())),
     ]
 
 
-def service_config() -> dict[str, object]:
-    """Retries of UNAVAILABLE alone, where `_retry.py` has no say: it knows what has come already.
-
-    gRPC itself retries nothing once an answer has begun.
-    """
-    return {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": "santacoder.inference.v1.TokenizerService"},
-                    {"service": "santacoder.inference.v1.ModelService"},
-                    {
-                        "service": "santacoder.inference.v1.CompletionService",
-                        "method": "CompletionSession",
-                    },
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-        # After an outage retries stay below a tenth of the traffic.
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-    }
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stubs:
     """The services of one server, called and waited for."""
 
@@ -99,7 +69,7 @@ class Stubs:
     health: grpc.UnaryUnaryMultiCallable[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AsyncStubs:
     """The services of one server, awaited."""
 
@@ -110,6 +80,8 @@ class AsyncStubs:
 
 
 READY_POLL_SECONDS = 0.1
+HEALTH_SECONDS = 1.0
+"""Longest question for health: a cancel is seen as late as that, while no server is there."""
 
 
 def not_ready(timeout_seconds: float) -> Unavailable:
@@ -120,78 +92,107 @@ def not_ready(timeout_seconds: float) -> Unavailable:
 
 
 class Connection:
-    """A channel for blocking callers; threads may share it, forked processes may not."""
+    """Channels for blocking callers; threads may share them, forked processes may not."""
 
-    def __init__(self, security: Security) -> None:
-        _check_target(security.target)
-        self._channel = security.open(channel_options())
-        self._stubs = Stubs(
-            completion=CompletionServiceStub(self._channel),
-            tokenizer=TokenizerServiceStub(self._channel),
-            model=ModelServiceStub(self._channel),
-            health=self._channel.unary_unary(HEALTH_CHECK),
-        )
+    def __init__(self, servers: Sequence[Security]) -> None:
+        self._channels = [server.open(channel_options()) for server in servers]
+        self._stubs = [_stubs_of(channel) for channel in self._channels]
+        self._place = 0
+        self._lock = threading.Lock()
         self._process_id = os.getpid()
         self._closed = False
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one server."""
+        return len(self._channels) > 1
+
     def stubs(self) -> Stubs:
-        """Raises RuntimeError after close, or in a forked process."""
+        """The server in use. Raises RuntimeError after close, or in a forked process."""
         _check_open(self._closed)
         _check_process(self._process_id)
-        return self._stubs
+        return self._stubs[self._place]
+
+    def leave(self, stubs: Stubs) -> Stubs:
+        """The server in use once these are left: the next one, unless others have left before."""
+        with self._lock:
+            if self._stubs[self._place] is stubs:
+                self._place = (self._place + 1) % len(self._stubs)
+        return self.stubs()
 
     def close(self) -> None:
         """Cancels what is running. May be called again."""
         self._closed = True
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
 
 class AsyncConnection:
-    """A channel for one event loop: the loop of its first use."""
+    """Channels for one event loop: the loop of their first use."""
 
-    def __init__(self, security: Security) -> None:
-        _check_target(security.target)
-        if security.tls is not None:
-            credentials_of(security.tls)  # what is wrong is told here, not at the first call
-        self._security = security
-        self._channel: grpc.aio.Channel | None = None
-        self._stubs: AsyncStubs | None = None
+    def __init__(self, servers: Sequence[Security]) -> None:
+        for server in servers:
+            if server.tls is not None:
+                credentials_of(server.tls)  # what is wrong is told here, not at the first call
+        self._servers = servers
+        self._channels: list[grpc.aio.Channel] = []
+        self._stubs: list[AsyncStubs] = []
+        self._place = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process_id = os.getpid()
         self._closed = False
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one server."""
+        return len(self._servers) > 1
+
     def stubs(self) -> AsyncStubs:
-        """Raises RuntimeError after close, in a forked process, or in another event loop."""
+        """The server in use.
+
+        Raises RuntimeError after close, in a forked process, or in another event loop.
+        """
         _check_open(self._closed)
         _check_process(self._process_id)
         loop = asyncio.get_running_loop()
-        if self._stubs is None:
+        if self._loop is None:
+            # grpc.aio binds a channel to the running loop, so they are made here.
             self._loop = loop
-            self._stubs = self._open()
+            self._channels = [server.open_async(channel_options()) for server in self._servers]
+            self._stubs = [_async_stubs_of(channel) for channel in self._channels]
         elif loop is not self._loop:
             raise RuntimeError("the client belongs to another event loop; make one for this loop")
-        return self._stubs
+        return self._stubs[self._place]
+
+    def leave(self, stubs: AsyncStubs) -> AsyncStubs:
+        """The server in use once these are left: the next one, unless others have left before."""
+        if self._stubs[self._place] is stubs:
+            self._place = (self._place + 1) % len(self._stubs)
+        return self.stubs()
 
     async def close(self) -> None:
         """Cancels what is running. May be called again."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
-
-    def _open(self) -> AsyncStubs:
-        # grpc.aio binds a channel to the running loop, so it is made here and not in __init__.
-        self._channel = self._security.open_async(channel_options())
-        return AsyncStubs(
-            completion=CompletionServiceStub(self._channel),
-            tokenizer=TokenizerServiceStub(self._channel),
-            model=ModelServiceStub(self._channel),
-            health=self._channel.unary_unary(HEALTH_CHECK),
-        )
+        for channel in self._channels:
+            await channel.close()
 
 
-def _check_target(target: str) -> None:
-    if not isinstance(target, str) or not target:
-        raise ValueError(f"target: not an address; got {target!r}; allowed HOST:PORT")
+def _stubs_of(channel: grpc.Channel) -> Stubs:
+    return Stubs(
+        completion=CompletionServiceStub(channel),
+        tokenizer=TokenizerServiceStub(channel),
+        model=ModelServiceStub(channel),
+        health=channel.unary_unary(HEALTH_CHECK),
+    )
+
+
+def _async_stubs_of(channel: grpc.aio.Channel) -> AsyncStubs:
+    return AsyncStubs(
+        completion=CompletionServiceStub(channel),
+        tokenizer=TokenizerServiceStub(channel),
+        model=ModelServiceStub(channel),
+        health=channel.unary_unary(HEALTH_CHECK),
+    )
 
 
 def _check_open(closed: bool) -> None:

@@ -1,4 +1,4 @@
-"""Whether a value can be said in a message at all; ranges are the server's to judge."""
+"""Whether a value can be said in a message at all; `_bounds.py` knows what the contract allows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
@@ -40,21 +40,37 @@ def text(field: str, value: object) -> str:
     return value
 
 
-def int32(field: str, value: object) -> int:
-    """An integer of 32 bits; what has `__index__` is one, a bool is not."""
-    return _integer(field, value, 32)
+def integer(field: str, value: object) -> int:
+    """An integer of any size; what has `__index__` is one, a bool is not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        _wrong_type(field, value, "an int")
+    number: int = value.__index__()
+    return number
 
 
 def int64(field: str, value: object) -> int:
     """An integer of 64 bits."""
-    return _integer(field, value, 64)
+    number = integer(field, value)
+    if not -(2**63) <= number < 2**63:
+        got = str(number) if abs(number) < 10**_SHOWN_CHARACTERS else "a very large number"
+        refuse(field, "out of range", got, "an integer of 64 bits", "OUT_OF_RANGE")
+    return number
 
 
 def real(field: str, value: object) -> float:
-    """A number; not-a-number and infinities too, for the server to refuse."""
+    """A number as a float, which is infinite where it is too large for one."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         _wrong_type(field, value, "a number")
-    return _float(field, value)
+    number: Any = value
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def time_span(field: str, value: object) -> float:
+    """A number of seconds."""
+    return real(field, value)
 
 
 def seconds(field: str, value: object) -> float:
@@ -134,20 +150,3 @@ _SHOWN_CHARACTERS = 64
 
 def _wrong_type(field: str, value: object, allowed: str) -> NoReturn:
     refuse(field, "wrong type", f"a value of type {type(value).__name__}", allowed, "WRONG_TYPE")
-
-
-def _integer(field: str, value: object, bits: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        _wrong_type(field, value, "an int")
-    number: int = value.__index__()
-    if not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
-        got = str(number) if abs(number) < 10**_SHOWN_CHARACTERS else "a very large number"
-        refuse(field, "out of range", got, f"an integer of {bits} bits", "OUT_OF_RANGE")
-    return number
-
-
-def _float(field: str, value: numbers.Real) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        refuse(field, "out of range", "a very large number", "a float", "OUT_OF_RANGE")

@@ -11,11 +11,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client import _checks
+from santacoder_client import _bounds, _checks
 from santacoder_client._options import OPTIONS, Option, check_options
 from santacoder_client.errors import ServerError
 from santacoder_client.types import (
     Accepted,
+    CallerLimits,
     Choice,
     Completion,
     FimOrder,
@@ -63,7 +64,7 @@ def encode_call(prompt: Prompt | Infill, options: Mapping[str, object]) -> Call:
 
     Raises:
         TypeError: an option that does not exist.
-        InvalidRequest: a value that no message can carry.
+        InvalidRequest: a value that no message can carry, or that no server allows.
     """
     checked = check_options(options)
     completion = pb.CompletionRequest()
@@ -87,13 +88,16 @@ def encode_session_open(options: Mapping[str, object]) -> pb.SessionOpen:
 
 def encode_tokenize(text: object) -> pb.TokenizeRequest:
     """Raises InvalidRequest if it is not text, or too much."""
-    return within_limit(pb.TokenizeRequest(text=_checks.text("text", text)))
+    checked = _checks.text("text", text)
+    _bounds.text_bytes("text", checked)
+    return pb.TokenizeRequest(text=checked)
 
 
 def encode_detokenize(token_ids: object) -> pb.DetokenizeRequest:
     """Raises InvalidRequest if they are not ids, or too many."""
     ids = _checks.token_ids("token_ids", token_ids)
-    return within_limit(pb.DetokenizeRequest(token_ids=ids))
+    _bounds.detokenized("token_ids", ids)
+    return pb.DetokenizeRequest(token_ids=ids)
 
 
 def check_timeout(timeout: object) -> float | None:
@@ -175,6 +179,11 @@ def decode_model(message: pb.GetModelResponse) -> ModelInfo:
         special_tokens=tuple(_copy(SpecialToken, token) for token in message.special_tokens),
         limits=_copy(Limits, message.limits),
         default_sampling=_sampling(message.default_sampling),
+        caller_limits=_copy(
+            CallerLimits,
+            message.caller_limits,
+            priority=_member(Priority, pb.Priority, message.caller_limits.priority),
+        ),
     )
 
 
@@ -191,12 +200,15 @@ def _put_prompt(completion: pb.CompletionRequest, prompt: Prompt | Infill) -> No
     if isinstance(prompt, Infill):
         completion.infill.prefix = _checks.text("infill.prefix", prompt.prefix)
         completion.infill.suffix = _checks.text("infill.suffix", prompt.suffix)
+        _bounds.infill("infill", prompt.prefix, prompt.suffix)
     elif isinstance(prompt, str):
         completion.text = _checks.text("text", prompt)
+        _bounds.prompt_text("text", prompt)
     else:
-        ids = _checks.items("prompt", prompt, "a str or a list of token ids")
-        completion.token_ids.SetInParent()  # an empty list is for the server to refuse
-        completion.token_ids.ids.extend(_checks.token_ids("token_ids.ids", ids))
+        items = _checks.items("prompt", prompt, "a str or a list of token ids")
+        ids = _checks.token_ids("token_ids.ids", items)
+        _bounds.prompt_ids("token_ids.ids", ids)
+        completion.token_ids.ids.extend(ids)
 
 
 def _has_a_place(option: Option, prompt: Prompt | Infill) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from santacoder_client import _checks
+from santacoder_client import _bounds, _checks
 from santacoder_client._checks import Check
 from santacoder_client.types import FimOrder, Priority, TruncatePolicy
 
@@ -72,17 +72,19 @@ truncate_policy = _checks.one_of(TruncatePolicy)
 priority = _checks.one_of(Priority)
 
 OPTIONS = (
-    Option("max_new_tokens", "stopping", _checks.int32, "most new tokens (128, or the room left)"),
-    Option("min_new_tokens", "stopping", _checks.int32, "no end before this many new tokens (0)"),
+    Option(
+        "max_new_tokens", "stopping", _checks.integer, "most new tokens (128, or the room left)"
+    ),
+    Option("min_new_tokens", "stopping", _checks.integer, "no end before this many new tokens (0)"),
     Option("temperature", "sampling", _checks.real, "0 is greedy and the default"),
-    Option("top_k", "sampling", _checks.int32, "keep the k likeliest (0: all)"),
+    Option("top_k", "sampling", _checks.integer, "keep the k likeliest (0: all)"),
     Option("top_p", "sampling", _checks.real, "keep the likeliest that together reach p (1: all)"),
     Option("min_p", "sampling", _checks.real, "drop what is below p times the likeliest (0)"),
     Option("typical_p", "sampling", _checks.real, "locally typical sampling (1: off)"),
     Option("repetition_penalty", "sampling", _checks.real, "against all tokens seen (1: off)"),
     Option("presence_penalty", "sampling", _checks.real, "once per generated token (0: off)"),
     Option("frequency_penalty", "sampling", _checks.real, "per use of a generated token (0: off)"),
-    Option("seed", "sampling", _checks.int64, "same seed, same request: same tokens (drawn)"),
+    Option("seed", "sampling", _checks.integer, "same seed, same request: same tokens (drawn)"),
     Option(
         "stop", "stopping", _checks.texts, "stop before this string; may be given several times"
     ),
@@ -90,16 +92,16 @@ OPTIONS = (
     Option("ignore_eos", "stopping", _checks.boolean, "no token ends the text"),
     Option("logit_bias", "sampling", _checks.biases, "added to the logits of these ids"),
     Option(
-        "logprobs", "output", _checks.int32, "log probabilities of the n likeliest tokens (none)"
+        "logprobs", "output", _checks.integer, "log probabilities of the n likeliest tokens (none)"
     ),
     Option("echo", "output", _checks.boolean, "put the prompt in front of the text"),
-    Option("completion_count", "", _checks.int32, "number of independent answers (1)"),
+    Option("completion_count", "", _checks.integer, "number of independent answers (1)"),
     Option("fim_order", "infill", fim_order, "layout of an infill prompt (psm)", "order"),
     Option("truncate", "", truncate_policy, "what to do with a prompt that is too long (refuse)"),
     Option("priority", "", priority, "who goes first when there is not room for all (normal)"),
     Option("cache_salt", "", _checks.salt, "share cached prefixes only under the same salt"),
     Option("request_id", "", _checks.text, "your name for the request (made by the server)"),
-    Option("time_budget", "", _checks.seconds, "seconds after which to return what there is"),
+    Option("time_budget", "", _checks.time_span, "seconds after which to return what there is"),
     Option("timeout", "", _checks.seconds, "seconds after which to fail (the server's 120)"),
 )
 
@@ -109,13 +111,22 @@ def check_options(options: Mapping[str, object]) -> dict[str, object]:
 
     Raises:
         TypeError: an option that does not exist.
-        InvalidRequest: a value that no message can carry.
+        InvalidRequest: a value that no message can carry, or that no server allows.
     """
     unknown = sorted(options.keys() - {option.name for option in OPTIONS})
     if unknown:
         raise TypeError(f"got an unexpected keyword argument {unknown[0]!r}")
-    return {
-        option.name: option.check(option.field, options[option.name])
+    checked = {
+        option.name: _checked(option, options[option.name])
         for option in OPTIONS
         if options.get(option.name) is not None
     }
+    _bounds.check_order(checked.get("min_new_tokens"), checked.get("max_new_tokens"))
+    return checked
+
+
+def _checked(option: Option, value: object) -> object:
+    checked = option.check(option.field, value)
+    if bound := _bounds.OF_OPTIONS.get(option.name):
+        bound(option.field, checked)
+    return checked

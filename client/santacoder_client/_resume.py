@@ -1,6 +1,7 @@
 """What has come of one completion, and the request for the rest of it; knows no network.
 
 The text is made of the ids and starts with the echo, so a count of its bytes says where it was cut.
+A request may itself be for a rest, of which somebody else has received the beginning.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client.errors import FailedPrecondition
@@ -22,14 +24,25 @@ class _Choice:
     is_finished: bool = False
 
 
+def read_bookmark(bookmark: object) -> pb.CompletionRequest:
+    """The request for what came after a bookmark. Raises ValueError if it is none."""
+    try:
+        if isinstance(bookmark, bytes) and bookmark:
+            return pb.CompletionRequest.FromString(bookmark)
+    except DecodeError:
+        pass
+    got = f"{len(bookmark)} bytes" if isinstance(bookmark, bytes) else type(bookmark).__name__
+    raise ValueError(f"bookmark: cannot be read; got {got}; allowed what bookmark() gave")
+
+
 class Received:
     """The events of one completion over all attempts: what came, and what is still to come."""
 
     def __init__(self, request: pb.CompletionRequest) -> None:
         self._request = request
         self._accepted: pb.Accepted | None = None
-        self._choices: dict[int, _Choice] = {}
-        self._resumed_count: int | None = None
+        self._choices = {choice.index: _taken(choice) for choice in request.resume.choices}
+        self._resumed_count = self._received_count() if self._choices else None
         self.is_whole = False
         """Whether the last event has come."""
 
@@ -70,6 +83,7 @@ class Received:
         return rest
 
     def _put_resume(self, message: pb.Resume, model_revision: str) -> None:
+        message.Clear()
         message.model_revision = model_revision
         for index, choice in sorted(self._choices.items()):
             message.choices.add(
@@ -78,12 +92,15 @@ class Received:
                 text_byte_count=choice.text_byte_count,
                 finished=choice.is_finished,
             )
-        self._resumed_count = sum(len(choice.token_ids) for choice in self._choices.values())
+        self._resumed_count = self._received_count()
+
+    def _received_count(self) -> int:
+        return sum(len(choice.token_ids) for choice in self._choices.values())
 
     def _accept(self, accepted: pb.Accepted) -> bool:
-        if self._accepted is None:
+        is_first = self._accepted is None
+        if is_first:
             self._accepted = accepted
-            return True
         expected = self._resumed_count
         is_set = accepted.HasField("resumed_token_count")
         if expected is not None and not (is_set and accepted.resumed_token_count == expected):
@@ -91,7 +108,11 @@ class Received:
                 "the server cannot go on with an answer that was cut off; it may be too old",
                 code=grpc.StatusCode.FAILED_PRECONDITION,
             )
-        return False
+        return is_first
 
     def _choice(self, index: int) -> _Choice:
         return self._choices.setdefault(index, _Choice())
+
+
+def _taken(choice: pb.ResumedChoice) -> _Choice:
+    return _Choice(list(choice.token_ids), choice.text_byte_count, choice.finished)

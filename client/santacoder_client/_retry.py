@@ -66,6 +66,8 @@ class RetryBudget:
     TOKENS_PER_ANSWER = 0.1
 
     def __init__(self) -> None:
+        self.has_answered = False
+        """Whether any request of this client was ever answered: then there is a server."""
         self._tokens = self.MOST_TOKENS
         self._lock = threading.Lock()
 
@@ -80,6 +82,7 @@ class RetryBudget:
     def earn(self) -> None:
         """A request was answered."""
         with self._lock:
+            self.has_answered = True
             self._tokens = min(self.MOST_TOKENS, self._tokens + self.TOKENS_PER_ANSWER)
 
 
@@ -116,7 +119,7 @@ class Retries:
         self._draw = draw
         self._started = clock()
         self._deadline = math.inf if timeout_seconds is None else self._started + timeout_seconds
-        self._had_server = False
+        self._had_server = budget.has_answered
         self._has_tokens = False
         self._forget_failures()
 
@@ -124,6 +127,11 @@ class Retries:
     def elapsed_seconds(self) -> float:
         """Time since the first attempt."""
         return self._clock() - self._started
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an attempt has failed since something new came."""
+        return self._failure_count > 0
 
     def left_seconds(self) -> float | None:
         """The next attempt's deadline; None where there is none."""
@@ -159,6 +167,10 @@ class Retries:
         if kind is _Kind.REFUSED and not self._budget.take():
             raise error
         return self._pause(policy, error, is_outage or kind is _Kind.GONE)
+
+    def is_outage(self, error: SantaCoderError) -> bool:
+        """Whether the request may go on, once a server is there."""
+        return self._policy is not None and self._kind(error) in (_Kind.GONE, _Kind.HELD)
 
     def not_serving(self, error: SantaCoderError) -> Pause:
         """What to do while no server is there; raises, in the end, `error` or DeadlineExceeded."""

@@ -13,6 +13,7 @@ import grpc.aio
 
 from santacoder_client._address import is_loopback
 from santacoder_client._tls import TLS, StrPath, credentials_of, read_file, server_name_option
+from santacoder_client._tracing import TracedChannel
 
 ChannelT = TypeVar("ChannelT", grpc.Channel, grpc.aio.Channel)
 ChannelOptions = list[tuple[str, int | str]]
@@ -54,9 +55,23 @@ class Security:
         return self._authorized(channel)
 
     def _authorized(self, channel: ChannelT) -> ChannelT:
+        traced = cast(ChannelT, TracedChannel(channel, self.target))
         if self.token is None:
-            return channel
-        return cast(ChannelT, _AuthorizedChannel(channel, self.token))
+            return traced
+        return cast(ChannelT, _AuthorizedChannel(traced, self.token))
+
+
+def servers_of(
+    target: str, tls: TLS | None, token: str | None, allow_plain_token: bool
+) -> list[Security]:
+    """The servers that a target names: one, or several with commas between. Raises ValueError."""
+    addresses = target.split(",") if isinstance(target, str) else []
+    if not addresses or not all(addresses) or len(set(addresses)) < len(addresses):
+        raise ValueError(
+            f"target: not an address; got {target!r}; allowed HOST:PORT[,HOST:PORT...],"
+            " each of them once"
+        )
+    return [Security(address, tls, token, allow_plain_token) for address in addresses]
 
 
 class _AuthorizedChannel:

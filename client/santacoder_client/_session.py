@@ -1,6 +1,7 @@
 """An editor's session, blocking: one stream on which each completion supersedes the one before.
 
-Knows how to wait with threads; what to say and to whom a reply belongs is `_turns.py`'s.
+Knows how to wait with threads; what to say and to whom a reply belongs is `_turns.py`'s. When the
+server is gone the running turn goes on with the next, as a completion does.
 """
 
 from __future__ import annotations
@@ -8,17 +9,55 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client._channel import Stubs
+from santacoder_client._calls import Patience
+from santacoder_client._channel import Connection, Stubs
 from santacoder_client._codec import encode_call
 from santacoder_client._options import CompletionOptions
+from santacoder_client._retry import Retries
 from santacoder_client._stream import CompletionStream
-from santacoder_client._turns import CancelTurn, Item, Turn, Turns, turn_deadline_exceeded
+from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
 from santacoder_client.errors import Cancelled, SantaCoderError, rpc_errors
 from santacoder_client.types import Completion, Infill, Prompt
+
+MakeRetries = Callable[[float | None], Retries]
+"""The attempts of a turn with so many seconds."""
+
+
+class _Line:
+    """One call to one server. Frames go out in the order in which they were put."""
+
+    def __init__(self, stubs: Stubs, frames: Iterable[pb.CompletionSessionRequest]) -> None:
+        self._outbox: queue.SimpleQueue[pb.CompletionSessionRequest | None] = queue.SimpleQueue()
+        for frame in frames:
+            self.send(frame)
+        self.call = stubs.completion.CompletionSession(self._frames())
+
+    def send(self, frame: pb.CompletionSessionRequest) -> None:
+        self._outbox.put(frame)
+
+    def close(self) -> None:
+        self.call.cancel()
+        self._outbox.put(None)
+
+    def _frames(self) -> Iterator[pb.CompletionSessionRequest]:
+        """gRPC waits here, on a thread of its own."""
+        while (frame := self._outbox.get()) is not None:
+            yield frame
+
+
+@dataclass(eq=False)
+class _Turn(Turn):
+    patience: Patience = field(kw_only=True)
+
+    def end(self, item: Item) -> None:
+        """Nobody waits for a server either."""
+        super().end(item)
+        self.patience.cancel()
 
 
 class Session:
@@ -30,11 +69,16 @@ class Session:
         ...         show(piece.text)
     """
 
-    def __init__(self, stubs: Stubs, opening: pb.SessionOpen) -> None:
-        self._turns = Turns()
-        self._outbox: queue.SimpleQueue[Turn | CancelTurn | None] = queue.SimpleQueue()
+    def __init__(
+        self, connection: Connection, opening: pb.SessionOpen, make_retries: MakeRetries
+    ) -> None:
+        self._connection = connection
+        self._make_retries = make_retries
+        self._turns: Turns[_Turn] = Turns(opening)
         self._closed = False
-        self._call = stubs.completion.CompletionSession(self._frames(opening))
+        # Guards turns and line, and is told of every new turn.
+        self._changed = threading.Condition()
+        self._line = _Line(connection.stubs(), self._turns.anew())
         self._reader = threading.Thread(target=self._read, name="santacoder-session", daemon=True)
         self._reader.start()
 
@@ -60,12 +104,15 @@ class Session:
 
     def cancel(self) -> None:
         """Ends the running turn, if there is one; the session goes on."""
-        self._outbox.put(CancelTurn())
+        self._cancel(None)
 
     def close(self) -> None:
         """Ends the session and its running turn. May be called again."""
-        self._closed = True
-        self._call.cancel()
+        with self._changed:
+            self._closed = True
+            self._end_running(Cancelled("the session was closed"))
+            self._line.close()
+            self._changed.notify_all()
         self._reader.join()
 
     def __enter__(self) -> Self:
@@ -75,46 +122,79 @@ class Session:
         self.close()
 
     def _start(self, prompt: Prompt | Infill, options: CompletionOptions) -> CompletionStream:
-        if self._closed:
-            raise RuntimeError("the session is closed; open a new one")
         completion, timeout_seconds = encode_call(prompt, options)
         inbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        turn = Turn(completion, inbox)
-        self._outbox.put(turn)
-        if self._turns.failure is not None:  # nobody may be sending any more
-            turn.end(self._turns.failure)
+        retries = self._make_retries(timeout_seconds)
+        patience = Patience(self._connection, retries)
+        turn = _Turn(completion, inbox, retries, patience=patience)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the session is closed; open a new one")
+            # On a line that is dead already it is lost; then it is the first on the next one.
+            self._line.send(self._turns.begin(turn))
+            self._changed.notify_all()
         receive = _Receive(inbox, timeout_seconds)
-        return CompletionStream(receive, lambda: self._outbox.put(CancelTurn(turn)))
+        return CompletionStream(receive, lambda: self._cancel(turn), turn.rest)
 
-    def _frames(self, opening: pb.SessionOpen) -> Iterator[pb.CompletionSessionRequest]:
-        """What to send; gRPC waits here, on a thread of its own."""
-        yield pb.CompletionSessionRequest(open=opening)
-        while (action := self._outbox.get()) is not None:
-            frame = self._turns.frame(action)
+    def _cancel(self, turn: _Turn | None) -> None:
+        with self._changed:
+            frame = self._turns.cancel(turn)
             if frame is not None:
-                yield frame
+                self._line.send(frame)
+
+    def _end_running(self, error: SantaCoderError) -> None:
+        if self._turns.running is not None:
+            self._turns.running.end(error)
 
     def _read(self) -> None:
-        """Hands out replies until the session ends, on a thread of its own."""
-        failure: SantaCoderError = Cancelled("the session has ended")
+        """Hands out replies until the session is closed, on a thread of its own."""
+        try:
+            while self._reopened_after(self._failure_of(self._line)):
+                pass
+        except (RuntimeError, ValueError):  # the client was closed, perhaps this very moment
+            with self._changed:
+                self._end_running(Cancelled("the client was closed"))
+
+    def _failure_of(self, line: _Line) -> SantaCoderError:
+        """Hands out replies until the line ends; why it has."""
         try:
             with rpc_errors():
-                for response in self._call:
-                    self._turns.deliver(response)
+                for response in line.call:
+                    with self._changed:
+                        self._turns.deliver(response)
         except SantaCoderError as error:
-            failure = error
-        self._turns.fail(failure)
-        self._fail_unsent(failure)
-        self._outbox.put(None)
+            return error
+        return session_lost()
 
-    def _fail_unsent(self, failure: SantaCoderError) -> None:
+    def _reopened_after(self, error: SantaCoderError) -> bool:
+        """Opens the next line once there is a turn for it; False once the session is closed."""
+        self._line.close()
+        self._connection.stubs()  # raises where the client is closed
+        with self._changed:
+            failed = self._turns.running
+        while (turn := self._next_turn()) is not None:
+            if turn is failed and not self._may_go_on(turn, error):
+                continue
+            with self._changed:
+                if not self._closed:
+                    self._line = _Line(self._connection.stubs(), self._turns.anew())
+                    return True
+        return False
+
+    def _next_turn(self) -> _Turn | None:
+        """Waits for one that has not ended; None once the session is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._turns.running is not None)
+            return None if self._closed else self._turns.running
+
+    def _may_go_on(self, turn: _Turn, error: SantaCoderError) -> bool:
+        """Waits for the next server; False if the turn has ended instead."""
         try:
-            while True:
-                action = self._outbox.get_nowait()
-                if isinstance(action, Turn):
-                    action.end(failure)
-        except queue.Empty:
-            return
+            turn.patience.wait(error)
+        except SantaCoderError as final:
+            with self._changed:
+                turn.end(final)
+        return not turn.over
 
 
 class _Receive:

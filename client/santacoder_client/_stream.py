@@ -14,6 +14,8 @@ from santacoder_client.types import Accepted, Completion, Piece, Timings, Usage
 Receive = Callable[[], pb.CompletionEvent | None]
 """The next event; None when there are no more."""
 AsyncReceive = Callable[[], Awaitable[pb.CompletionEvent | None]]
+Rest = Callable[[], pb.CompletionRequest]
+"""The request for what has not been received."""
 Message = TypeVar("Message")
 
 
@@ -32,9 +34,10 @@ async def read(call: Readable, kind: type[Message]) -> Message | None:
 class _Stream:
     """What both kinds of stream have in common: everything but the waiting."""
 
-    def __init__(self, cancel: Callable[[], object]) -> None:
+    def __init__(self, cancel: Callable[[], object], rest: Rest) -> None:
         self._assembly = Assembly()
         self._cancel = cancel
+        self._rest = rest
         self._ended = False
 
     @property
@@ -56,6 +59,13 @@ class _Stream:
     def timings(self) -> Timings | None:
         """Where the time went; None before the end."""
         return self._assembly.timings
+
+    def bookmark(self) -> bytes:
+        """What it takes to go on behind the pieces so far, after this process has died.
+
+        Holds the prompt and what has come of the answer. For `Client.resume`.
+        """
+        return self._rest().SerializeToString()
 
     def cancel(self) -> None:
         """Ends the request at once; the iteration ends too. Harmless when it has ended."""
@@ -85,8 +95,8 @@ class CompletionStream(_Stream):
         ...     print(piece.text, end="", flush=True)
     """
 
-    def __init__(self, receive: Receive, cancel: Callable[[], object]) -> None:
-        super().__init__(cancel)
+    def __init__(self, receive: Receive, cancel: Callable[[], object], rest: Rest) -> None:
+        super().__init__(cancel, rest)
         self._receive = receive
 
     def __iter__(self) -> Generator[Piece, None, None]:
@@ -141,8 +151,8 @@ class AsyncCompletionStream(_Stream):
         ...     print(piece.text, end="", flush=True)
     """
 
-    def __init__(self, receive: AsyncReceive, cancel: Callable[[], object]) -> None:
-        super().__init__(cancel)
+    def __init__(self, receive: AsyncReceive, cancel: Callable[[], object], rest: Rest) -> None:
+        super().__init__(cancel, rest)
         self._receive = receive
 
     def __aiter__(self) -> AsyncIterator[Piece]:

@@ -1,18 +1,26 @@
 """An editor's session: numbers its turns and gives each reply to the turn it belongs to.
 
-Pure. Knows neither threads nor event loops: whoever sends frames calls `frame`, whoever receives
-calls `deliver`, and each turn has an inbox of the caller's kind.
+Pure. Knows neither threads nor event loops: whoever sends frames calls `begin` and `cancel`,
+whoever receives calls `deliver`, and each turn has an inbox of the caller's kind. A session may
+outlive its connection: `anew` has the frames for the next one, on which the running turn goes on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import grpc
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_client.errors import DeadlineExceeded, SantaCoderError, error_from_status
+from santacoder_client._resume import Received
+from santacoder_client._retry import Retries
+from santacoder_client.errors import (
+    DeadlineExceeded,
+    SantaCoderError,
+    Unavailable,
+    error_from_status,
+)
 
 Item = pb.CompletionEvent | SantaCoderError | None
 """What a turn receives: events, then None; or an error."""
@@ -30,14 +38,39 @@ class Turn:
 
     completion: pb.CompletionRequest
     inbox: Inbox
+    retries: Retries
     number: int = 0
     choice_count: int = 1
     over: bool = False
+    received: Received = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.received = Received(self.completion)
+
+    def rest(self) -> pb.CompletionRequest:
+        """The request for what has not been received."""
+        return self.received.rest(self.retries.elapsed_seconds)
+
+    def take(self, event: pb.CompletionEvent) -> None:
+        """Hands an event on. What an earlier connection has said already is dropped."""
+        self.choice_count = event.accepted.completion_count or self.choice_count
+        try:
+            is_new = self.received.add(event)
+        except SantaCoderError as error:
+            self.end(error)
+            return
+        if is_new:
+            self.retries.progressed(bool(event.delta.token_ids))
+            self.inbox.put_nowait(event)
+        if self.received.is_whole:
+            self.retries.answered()
+            self.end(None)
 
     def end(self, item: Item) -> None:
-        """Puts the last thing that the turn receives."""
-        self.over = True
-        self.inbox.put_nowait(item)
+        """Puts the last thing that the turn receives; nothing where it has ended."""
+        if not self.over:
+            self.over = True
+            self.inbox.put_nowait(item)
 
     def cancel(self) -> None:
         """Ends the turn here and now, without waiting for the server's word."""
@@ -47,59 +80,73 @@ class Turn:
         self.end(None)
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTurn:
-    """Asks to end a turn; the running one if none is named."""
-
-    turn: Turn | None = None
+TurnT = TypeVar("TurnT", bound=Turn)
 
 
-class Turns:
-    """The turns of one session. All sending goes through one caller of `frame`, in order."""
+class Turns(Generic[TurnT]):
+    """The turns of one session. Frames are to be sent in the order of the calls that make them."""
 
-    def __init__(self) -> None:
-        self.failure: SantaCoderError | None = None
-        self._latest: Turn | None = None
+    def __init__(self, opening: pb.SessionOpen) -> None:
+        self._opening = opening
+        self._latest: TurnT | None = None
         self._number = 0
 
-    def frame(self, action: Turn | CancelTurn) -> pb.CompletionSessionRequest | None:
-        """The message for an action; None if there is nothing left to do."""
-        latest = self._latest
-        if isinstance(action, CancelTurn):
-            if latest is None or latest.over or action.turn not in (None, latest):
-                return None
-            latest.cancel()
-            self._number += 1
-            return pb.CompletionSessionRequest(turn=self._number, cancel=pb.TurnCancel())
-        if latest is not None and not latest.over:
-            latest.cancel()
-        self._number += 1
-        action.number = self._number
-        self._latest = action
-        if self.failure is not None:  # looked at last: `fail` sets it first
-            action.end(self.failure)
+    @property
+    def running(self) -> TurnT | None:
+        """The turn that has not ended."""
+        return None if self._latest is None or self._latest.over else self._latest
+
+    def begin(self, turn: TurnT) -> pb.CompletionSessionRequest:
+        """The message that starts a turn; the one before is over."""
+        if self.running is not None:
+            self.running.cancel()
+        self._latest = turn
+        return self._numbered(turn, turn.completion)
+
+    def cancel(self, turn: TurnT | None = None) -> pb.CompletionSessionRequest | None:
+        """The message that ends a turn, the running one if none is named; None if it is over."""
+        running = self.running
+        if running is None or turn not in (None, running):
             return None
-        return pb.CompletionSessionRequest(turn=action.number, completion=action.completion)
+        running.cancel()
+        self._number += 1
+        return pb.CompletionSessionRequest(turn=self._number, cancel=pb.TurnCancel())
+
+    def anew(self) -> list[pb.CompletionSessionRequest]:
+        """The messages that a new connection begins with."""
+        frames = [pb.CompletionSessionRequest(open=self._opening)]
+        if self.running is not None:
+            frames.append(self._numbered(self.running, self.running.rest()))
+        return frames
 
     def deliver(self, response: pb.CompletionSessionResponse) -> None:
-        """Hands a reply on. What comes late for an older turn is dropped."""
-        turn = self._latest
-        if turn is None or turn.over or turn.number != response.turn:
+        """Hands a reply on; what comes late for an older turn is dropped.
+
+        Raises the SantaCoderError of a server that is leaving: the turn may go on with the next.
+        """
+        turn = self.running
+        if turn is None or turn.number != response.turn:
             return
         match response.WhichOneof("reply"):
             case "error":
-                turn.end(error_from_status(response.error))
+                error = error_from_status(response.error)
+                if turn.retries.is_outage(error):
+                    raise error
+                turn.end(error)
             case "event":
-                turn.choice_count = response.event.accepted.completion_count or turn.choice_count
-                turn.inbox.put_nowait(response.event)
-                if response.event.HasField("finished"):
-                    turn.end(None)
+                turn.take(response.event)
 
-    def fail(self, error: SantaCoderError) -> None:
-        """The session is over; so is the turn that runs."""
-        self.failure = error
-        if self._latest is not None and not self._latest.over:
-            self._latest.end(error)
+    def _numbered(
+        self, turn: TurnT, completion: pb.CompletionRequest
+    ) -> pb.CompletionSessionRequest:
+        self._number += 1
+        turn.number = self._number
+        return pb.CompletionSessionRequest(turn=turn.number, completion=completion)
+
+
+def session_lost() -> Unavailable:
+    """What a server means that ends a session."""
+    return Unavailable("the server has ended the session", code=grpc.StatusCode.UNAVAILABLE)
 
 
 def turn_deadline_exceeded(timeout_seconds: float) -> DeadlineExceeded:

@@ -12,14 +12,16 @@ from santacoder_client import _async_calls, _codec
 from santacoder_client._async_session import AsyncSession
 from santacoder_client._channel import (
     DEFAULT_TARGET,
+    HEALTH_SECONDS,
     READY_POLL_SECONDS,
     SERVING,
     AsyncConnection,
     not_ready,
 )
 from santacoder_client._options import CompletionOptions
+from santacoder_client._resume import read_bookmark
 from santacoder_client._retry import DEFAULT_POLICY, Retries, RetryBudget, RetryPolicy
-from santacoder_client._security import Security
+from santacoder_client._security import servers_of
 from santacoder_client._stream import AsyncCompletionStream
 from santacoder_client._tls import TLS, tls_of
 from santacoder_client.errors import DeadlineExceeded, Unavailable, async_rpc_errors
@@ -50,14 +52,16 @@ class AsyncClient:
         """Sends nothing yet. Raises ValueError for what cannot be used.
 
         Args:
-            target: HOST:PORT, or unix:PATH.
+            target: HOST:PORT or unix:PATH, or several with commas between: the first that serves
+                is used, and the next when it is gone.
             tls: encrypt; a TLS says with which certificates, True with those gRPC trusts.
             token: says who calls, where the server wants to know.
             allow_plain_token: send the token to another machine without encryption.
-            retry: how long completions wait for a server that is gone, and go on with the next;
-                None means that they fail.
+            retry: how long calls wait for a server that is gone, and go on with the next; None
+                means that they fail.
         """
-        self._connection = AsyncConnection(Security(target, tls_of(tls), token, allow_plain_token))
+        servers = servers_of(target, tls_of(tls), token, allow_plain_token)
+        self._connection = AsyncConnection(servers)
         self._retry = retry
         self._budget = RetryBudget()
 
@@ -81,47 +85,64 @@ class AsyncClient:
         """Fills in the middle, in pieces as they come: `async for`."""
         return self._stream(Infill(prefix, suffix), options)
 
+    def resume(self, bookmark: bytes, *, timeout: float | None = None) -> AsyncCompletionStream:
+        """Goes on with a stream of a process that has died, behind what it had.
+
+        Pieces, and `result`, are of the rest alone; `usage` counts the whole. Raises ValueError for
+        what `bookmark` of a stream did not give.
+        """
+        return self._streamed(read_bookmark(bookmark), _codec.check_timeout(timeout))
+
     def session(
         self, *, priority: Priority | str | None = None, cache_salt: str | bytes | None = None
     ) -> AsyncSession:
         """Opens an editor's session: `async with`. See `Client.session`."""
         opening = _codec.encode_session_open({"priority": priority, "cache_salt": cache_salt})
-        return AsyncSession(self._connection.stubs(), opening)
+        return AsyncSession(self._connection, opening, self._retries)
 
     async def tokenize(self, text: str, *, timeout: float | None = None) -> list[int]:
         """The text's ids, none added. What looks like a special token stays text."""
         request = _codec.encode_tokenize(text)
         seconds = _codec.check_timeout(timeout)
-        with async_rpc_errors():
-            response = await self._connection.stubs().tokenizer.Tokenize(request, timeout=seconds)
+        response = await _async_calls.ask(
+            self._connection,
+            self._retries(seconds),
+            lambda stubs, left: stubs.tokenizer.Tokenize(request, timeout=left),
+        )
         return list(response.token_ids)
 
     async def detokenize(self, token_ids: Sequence[int], *, timeout: float | None = None) -> str:
         """The ids' text; bytes that are no whole character show as U+FFFD."""
         request = _codec.encode_detokenize(token_ids)
         seconds = _codec.check_timeout(timeout)
-        with async_rpc_errors():
-            response = await self._connection.stubs().tokenizer.Detokenize(request, timeout=seconds)
+        response = await _async_calls.ask(
+            self._connection,
+            self._retries(seconds),
+            lambda stubs, left: stubs.tokenizer.Detokenize(request, timeout=left),
+        )
         return response.text
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:
         """What is served: geometry, limits, defaults, capabilities."""
         seconds = _codec.check_timeout(timeout)
-        with async_rpc_errors():
-            response = await self._connection.stubs().model.GetModel(
-                pb.GetModelRequest(), timeout=seconds
-            )
+        response = await _async_calls.ask(
+            self._connection,
+            self._retries(seconds),
+            lambda stubs, left: stubs.model.GetModel(pb.GetModelRequest(), timeout=left),
+        )
         return _codec.decode_model(response)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
         """Waits until the server says that it serves; Unavailable after `timeout` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        health = self._connection.stubs().health
+        stubs, is_alone = self._connection.stubs(), not self._connection.has_others
         while (left := deadline - loop.time()) > 0:
+            seconds = left if is_alone else min(left, HEALTH_SECONDS)
             with suppress(Unavailable, DeadlineExceeded), async_rpc_errors():
-                if await health(b"", timeout=left, wait_for_ready=True) == SERVING:
+                if await stubs.health(b"", timeout=seconds, wait_for_ready=is_alone) == SERVING:
                     return
+            stubs = self._connection.leave(stubs)
             await asyncio.sleep(READY_POLL_SECONDS)
         raise not_ready(timeout)
 
@@ -137,12 +158,19 @@ class AsyncClient:
 
     async def _complete(self, prompt: Prompt | Infill, options: CompletionOptions) -> Completion:
         completion, timeout_seconds = _codec.encode_call(prompt, options)
-        retries = Retries(self._retry, self._budget, timeout_seconds)
+        retries = self._retries(timeout_seconds)
         response = await _async_calls.complete(self._connection, completion, retries)
         return _codec.decode_completion(response)
 
     def _stream(self, prompt: Prompt | Infill, options: CompletionOptions) -> AsyncCompletionStream:
-        completion, timeout_seconds = _codec.encode_call(prompt, options)
-        retries = Retries(self._retry, self._budget, timeout_seconds)
+        return self._streamed(*_codec.encode_call(prompt, options))
+
+    def _streamed(
+        self, completion: pb.CompletionRequest, timeout_seconds: float | None
+    ) -> AsyncCompletionStream:
+        retries = self._retries(timeout_seconds)
         call = _async_calls.AsyncResumingCall(self._connection, completion, retries)
-        return AsyncCompletionStream(call.receive, call.cancel)
+        return AsyncCompletionStream(call.receive, call.cancel, call.rest)
+
+    def _retries(self, timeout_seconds: float | None) -> Retries:
+        return Retries(self._retry, self._budget, timeout_seconds)

@@ -30,6 +30,13 @@ from grpc_status import rpc_status
 
 from santacoder_client._handshake import in_plain_words
 
+# A connection that broke, which gRPC tells otherwise: grpc.aio where it was just writing, C-core
+# where a server that is ending drops a call. A cancel of our own has words to it.
+_BROKEN = {
+    (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+    (grpc.StatusCode.CANCELLED, ""),
+    (grpc.StatusCode.CANCELLED, "CANCELLED"),
+}
 Detail = TypeVar("Detail", bound=Message)
 
 
@@ -130,7 +137,9 @@ def error_from_rpc(error: grpc.RpcError) -> SantaCoderError:
         status = None
     if status is None:
         message = in_plain_words(error.details() or "")
-        status = status_pb2.Status(code=error.code().value[0], message=message)
+        is_broken = (error.code(), message) in _BROKEN
+        code = grpc.StatusCode.UNAVAILABLE if is_broken else error.code()
+        status = status_pb2.Status(code=code.value[0], message=message)
     return error_from_status(status)
 
 

@@ -251,6 +251,21 @@ class Limits:
     detokenize_token_count: int
     running_request_count: int
     queued_request_count: int
+    queued_token_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLimits:
+    """What the caller who asks may have, beside others."""
+
+    running_request_count: int
+    """Most requests running at once; more of them wait."""
+    queued_request_count: int
+    queued_token_count: int
+    session_count: int
+    requests_per_second: float
+    priority: Priority | None
+    """Highest scheduling class; None where the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +293,4 @@ class ModelInfo:
     default_sampling: Sampling
     server_version: str
     kv_cache_token_count: int
+    caller_limits: CallerLimits

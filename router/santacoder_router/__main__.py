@@ -15,13 +15,16 @@ import structlog
 import uvloop
 
 from santacoder_router.config import RouterConfig, parse_arguments
+from santacoder_router.environment import strange_variables
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
+from santacoder_router.log_sink import LogSink
 from santacoder_router.loop_watch import LoopWatch
 from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Ending, Router
 from santacoder_router.server import PortTaken
+from santacoder_router.tracing import TracingAbsent
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -37,21 +40,33 @@ COLLECT_EVERY = 50_000
 
 def main() -> None:
     """The command."""
-    config = parse_arguments(sys.argv[1:])
+    config = parse_arguments(sys.argv[1:], os.environ)
     harden()
-    log = make_log(config.log_level)
-    # asyncio's own loop is a tenth slower over a whole request.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(run(config, log)))
+    sink = LogSink(sys.stderr.fileno())
+    try:
+        # asyncio's own loop is a tenth slower over a whole request.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            sys.exit(runner.run(run(config, sink)))
+    finally:
+        sink.close()
 
 
-async def run(config: RouterConfig, log: Log) -> int:
+async def run(config: RouterConfig, sink: LogSink) -> int:
     """Runs a router to its end; gives the exit code."""
+
+    def fail(exit_code: int, message: str) -> int:
+        sink.error(f"error: {message}")
+        return exit_code
+
+    log = make_log(config.log_level, sink)
     log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
+    for line in strange_variables(os.environ):
+        log.warning(line)
     try:
         router = Router(config, announce, log)
-    except UnusableFile as error:
+    except (UnusableFile, TracingAbsent) as error:
         return fail(EXIT_CONFIG, str(error))
+    sink.tell_drops(router.metrics.log_dropped_lines.inc)
     listen_for_signals(router)
     watch = LoopWatch(asyncio.get_running_loop())
     watch.start()
@@ -81,14 +96,8 @@ def announce(address: str, metrics_address: str) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_EVERY)
-    sys.stdout.write(f"ready grpc={address} metrics={metrics_address}\n")
-    sys.stdout.flush()
-
-
-def fail(exit_code: int, message: str) -> int:
-    """One line on standard error."""
-    sys.stderr.write(f"error: {message}\n")
-    return exit_code
+    # Whoever does not read it, or cannot, is served all the same.
+    LogSink(sys.stdout.fileno()).msg(f"ready grpc={address} metrics={metrics_address}")
 
 
 def listen_for_signals(router: Router) -> None:
@@ -109,14 +118,13 @@ def listen_for_signals(router: Router) -> None:
 
 def exit_at_once(received: signal.Signals) -> NoReturn:
     """Ends the process without asking anyone; nothing of it outlives it."""
-    sys.stderr.flush()
     os._exit(EXIT_SIGNAL + received)
 
 
-def make_log(level: str) -> Log:
-    """A logger of lines on standard error."""
+def make_log(level: str, sink: LogSink) -> Log:
+    """A logger of lines that go to `sink`."""
     log: Log = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        sink,
         processors=[
             # Who calls, in what is logged on behalf of a call.
             structlog.contextvars.merge_contextvars,

@@ -34,13 +34,13 @@ class Access:
     def __init__(self, tokens: Callable[[], Tokens]) -> None:
         self._tokens = tokens
 
-    def check(self, method: str, metadata: Metadata) -> str:
-        """The caller's name, empty where anybody may call.
+    def check(self, method: str, metadata: Metadata) -> Token | None:
+        """The caller's token, None where anybody may call.
 
         Raises Unauthenticated or PermissionDenied.
         """
         if method in OPEN_METHODS:
-            return ""
+            return None
         token = self._identify(metadata)
         right = RIGHTS.get(method)
         if right is None or right not in token.rights:
@@ -50,7 +50,7 @@ class Access:
                 f" allowed with {right or 'none'}",
                 metadata={"method": method, "right": right or ""},
             )
-        return token.caller
+        return token
 
     def _identify(self, metadata: Metadata) -> Token:
         secret = _secret(metadata)

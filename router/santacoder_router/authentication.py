@@ -50,11 +50,11 @@ class Authentication(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         try:
-            caller = self._access.check(method, handler_call_details.invocation_metadata)
+            token = self._access.check(method, handler_call_details.invocation_metadata)
         except RouterError as error:
             return self._refusal(method, error)
-        if caller:
-            set_caller(caller)
+        if token is not None:
+            set_caller(token.caller, token.limits)
             self._log.debug("call", method=method)
         return handler
 

@@ -50,7 +50,10 @@ class Pem:
 
 
 def server_credentials(
-    files: CertificateFiles, note_expiry: Callable[[datetime], None], log: Log
+    files: CertificateFiles,
+    note_expiry: Callable[[datetime], None],
+    log: Log,
+    on_failure: Callable[[], object] = lambda: None,
 ) -> grpc.ServerCredentials:
     """For the public port; every new connection gets the files as they are then.
 
@@ -64,7 +67,7 @@ def server_credentials(
             log.info("certificate in use", expires=expiry.isoformat())
         return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.ca)
 
-    configuration = Reloaded(files.paths, read, log)
+    configuration = Reloaded(files.paths, read, log, on_failure)
     return grpc.dynamic_ssl_server_credentials(
         configuration.get(),
         configuration.refresh,  # type: ignore[arg-type]  # None: no change, say gRPC's own docs
@@ -73,7 +76,7 @@ def server_credentials(
 
 
 def shard_credentials(
-    files: CertificateFiles, log: Log
+    files: CertificateFiles, log: Log, on_failure: Callable[[], object] = lambda: None
 ) -> Callable[[], grpc.ChannelCredentials | None]:
     """For the ranks; every new connection is to ask for them. Raises UnusableFile."""
 
@@ -81,7 +84,7 @@ def shard_credentials(
         pem = read_pem(files, SHARD_FLAGS)
         return grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
 
-    return Reloaded(files.paths, read, log).get
+    return Reloaded(files.paths, read, log, on_failure).get
 
 
 def read_pem(files: CertificateFiles, flags: tuple[str, str, str]) -> Pem:

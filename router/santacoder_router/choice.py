@@ -13,6 +13,8 @@ from santacoder_router.core import plan
 from santacoder_router.pending import PendingDelta
 from santacoder_router.text.detokenizer import ChoiceText
 
+STREAM_BUFFER_BYTES = 64 * 1024
+
 REASONS = {
     plan.FinishReason.END_OF_TEXT: inference_pb2.FINISH_REASON_END_OF_TEXT,
     plan.FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
@@ -37,6 +39,9 @@ class WholeRequest(Protocol):
 
     def stop(self, sequence: int) -> None:
         """The choice has ended while its sequence still runs."""
+
+    def hold(self, sequence: int, is_held: bool) -> None:
+        """The choice's reader is behind, or has caught up."""
 
     def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
         """The choice has ended."""
@@ -85,6 +90,14 @@ class Choice:
         self.end: ChoiceEnd | None = None
         self.is_end_told = False
         self.token_count = token_count
+        # No bound for an answer that is given whole.
+        self._bound_bytes = 1 << 40
+        self._is_held = False
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was ended before its own end."""
+        return self.end is not None and self.end.reason == inference_pb2.FINISH_REASON_CANCELLED
 
     @property
     def name(self) -> str:
@@ -104,6 +117,16 @@ class Choice:
     def fail(self, error: Exception) -> None:
         """The sequence cannot go on."""
         self._request.fail(error)
+
+    def bound(self, choice_count: int) -> None:
+        """So many choices share what may wait for one reader; what is above that is not made."""
+        self._bound_bytes = STREAM_BUFFER_BYTES // choice_count
+
+    def let_go(self) -> None:
+        """The reader has taken what there was."""
+        if self._is_held:
+            self._is_held = False
+            self._request.hold(self._sequence, False)
 
     def cancel(self) -> None:
         """Ends the choice now, unless it has ended."""
@@ -140,6 +163,9 @@ class Choice:
         if piece.matched_stop is not None:
             self._request.stop(self._sequence)
             self._end(ChoiceEnd(inference_pb2.FINISH_REASON_STOP, matched_stop=piece.matched_stop))
+        elif self.pending.byte_count > self._bound_bytes and not self._is_held:
+            self._is_held = True
+            self._request.hold(self._sequence, True)
 
     def _finish(self, event: plan.Finished) -> None:
         if self.end is not None:

@@ -6,6 +6,7 @@
     |-- PermissionDenied    PERMISSION_DENIED     the caller is known, and may not do this
     |-- Unsupported         FAILED_PRECONDITION   right in itself, but not with this checkpoint
     |-- AlreadyExists       ALREADY_EXISTS        its name is taken
+    |-- Stalled             CANCELLED             nobody reads the answer
     |-- Overloaded          RESOURCE_EXHAUSTED    no room or time for it now
     |-- Unavailable         UNAVAILABLE           nobody is there to run it
     |-- DeadlineExceeded    DEADLINE_EXCEEDED     too late
@@ -160,6 +161,12 @@ class AlreadyExists(RouterError):
     code = grpc.StatusCode.ALREADY_EXISTS
 
 
+class Stalled(RouterError):
+    """The caller does not read its answer."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
 class Overloaded(RouterError):
     """There is no room or time for the request. Worth repeating only with `retry_after_seconds`."""
 
@@ -188,5 +195,6 @@ class InternalError(RouterError):
 
 
 def _one_line(text: str) -> str:
-    plain = "".join(character if " " <= character <= "~" else "?" for character in text)
-    return plain[:MESSAGE_BYTE_LIMIT]
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return text[:MESSAGE_BYTE_LIMIT]

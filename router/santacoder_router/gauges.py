@@ -1,4 +1,4 @@
-"""Looks at the router from time to time and sets the gauges. Changes nothing else."""
+"""Looks at the router from time to time: sets the gauges, and says what memory allows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ import time
 
 from santacoder_router.core.scheduler import SchedulerStats
 from santacoder_router.health import Health
+from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.memory import pressure_of, resident_bytes
 from santacoder_router.metrics import Metrics
 
 LOOK_SECONDS = 0.25
 
 
-async def watch(lifecycle: Lifecycle, metrics: Metrics, health: Health) -> None:
+async def watch(
+    lifecycle: Lifecycle,
+    health: Health,
+    intake: Intake,
+    memory_limit_bytes: int,
+    metrics: Metrics,
+) -> None:
     """Looks until cancelled; also measures how late the event loop wakes this up."""
     preemption_count = 0
+    metrics.memory.labels("limit").set(memory_limit_bytes)
     while True:
         due = time.monotonic() + LOOK_SECONDS
         await asyncio.sleep(LOOK_SECONDS)
         health.lag_seconds = max(0.0, time.monotonic() - due)
         metrics.loop_lag.set(health.lag_seconds)
+        used_bytes = resident_bytes()
+        metrics.memory.labels("resident").set(used_bytes)
+        intake.press(pressure_of(used_bytes, memory_limit_bytes))
         if lifecycle.serving is None:
             continue
         stats = lifecycle.serving.step_loop.scheduler.stats

@@ -6,8 +6,7 @@ Finds stop strings, counts and times. Knows no gRPC and no scheduling: it cancel
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from google.protobuf import duration_pb2
 
@@ -15,33 +14,15 @@ from santacoder.inference.v1 import inference_pb2
 from santacoder_router.choice import Choice
 from santacoder_router.core import plan
 from santacoder_router.endings import error_for
-from santacoder_router.faults import Log
-from santacoder_router.metrics import Metrics
-from santacoder_router.poison_list import PoisonList
+from santacoder_router.request_trace import Timeline, current_trace
 from santacoder_router.resolution import ResolvedRequest, put_accepted
 from santacoder_router.resumption import Beginning, begin_anew
-from santacoder_router.text.tokenizer import Tokenizer
-from santacoder_router.turns import Turns
+from santacoder_router.surroundings import Surroundings
 
 REASON_NAMES = {
     number: name.removeprefix("FINISH_REASON_")
     for name, number in inference_pb2.FinishReason.items()
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a generation uses of the router."""
-
-    tokenizer: Tokenizer
-    model_revision: str
-    cancel: Callable[[int], None]
-    """Ends a sequence in the scheduler."""
-    turns: Turns
-    clock: Callable[[], float]
-    metrics: Metrics
-    log: Log
-    poison: PoisonList
 
 
 class Generation:
@@ -57,9 +38,11 @@ class Generation:
         arrival: float,
         surroundings: Surroundings,
         beginnings: Sequence[Beginning] | None = None,
+        caller: plan.Caller = plan.ANYBODY,
     ) -> None:
         """Begins anew, unless `beginnings` say where each choice goes on."""
         self._resolved = resolved
+        self._caller = caller
         self._arrival = arrival
         self._surroundings = surroundings
         beginnings = beginnings or begin_anew(resolved, surroundings.tokenizer)
@@ -79,11 +62,19 @@ class Generation:
         self._is_over = asyncio.Event()
         self._end_unrun(beginnings)
 
+    @property
+    def answered_content(self) -> int | None:
+        """A hash of what was asked, once every choice has come to an end of its own."""
+        is_cut_off = self._error is not None or any(each.is_cancelled for each in self.choices)
+        return None if self._ended_at is None or is_cut_off else self._resolved.content
+
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """Everything that happens, as it happens; what waits for a slow reader is joined.
 
         Raises the RouterError that ends the request.
         """
+        for choice in self.choices:
+            choice.bound(len(self.choices))
         # Something may have happened already.
         self._changed.set()
         while True:
@@ -123,6 +114,8 @@ class Generation:
     def close(self) -> None:
         """Ends what still runs, for nobody reads on."""
         self.cancel()
+        if (trace := current_trace.get()) is not None:
+            trace.add(self._timeline())
         # They hold this request too: a circle, which the collector alone would find and much later.
         self.choices = []
 
@@ -158,6 +151,10 @@ class Generation:
         """A choice has ended while its sequence still runs."""
         self._surroundings.cancel(sequence)
 
+    def hold(self, sequence: int, is_held: bool) -> None:
+        """A choice's reader is behind, or has caught up."""
+        self._surroundings.hold(sequence, is_held)
+
     def ended(self, reason: inference_pb2.FinishReason.ValueType) -> None:
         """A choice has ended."""
         self._surroundings.metrics.choices.labels(REASON_NAMES[reason]).inc()
@@ -173,9 +170,19 @@ class Generation:
 
     def fail_for(self, reason: plan.FinishReason) -> None:
         """A sequence ended in a way that is no answer."""
+        surroundings, valid = self._surroundings, self._resolved.valid
         if reason is plan.FinishReason.POISON:
-            self._surroundings.poison.add(self._resolved.prompt_ids)
-        self.fail(error_for(reason, self._started_at is not None, self._surroundings.log))
+            surroundings.poison.add(self._resolved.prompt_ids)
+        log = surroundings.log.bind(request_id=valid.request_id)
+        seconds = surroundings.retry_seconds(self._caller, valid.priority)
+        self.fail(error_for(reason, self._started_at is not None, seconds, log))
+
+    def _timeline(self) -> Timeline:
+        ended_at = self._surroundings.clock() if self._ended_at is None else self._ended_at
+        times = (self._arrival, self._started_at, self._first_token_at, ended_at)
+        token_count = sum(choice.token_count for choice in self.choices)
+        counts = (len(self._resolved.prompt_ids), self._cached_token_count, token_count)
+        return Timeline(self._resolved.valid.request_id, *times, *counts)
 
     def _end_unrun(self, beginnings: Sequence[Beginning]) -> None:
         """What had ended when the caller was cut off has nothing to run."""
@@ -206,6 +213,7 @@ class Generation:
             if choice.pending:
                 event = inference_pb2.CompletionEvent()
                 choice.pending.move_to(event.delta)
+                choice.let_go()
                 yield event
             if end is not None and not choice.is_end_told:
                 choice.is_end_told = True

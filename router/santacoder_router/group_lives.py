@@ -26,6 +26,13 @@ RETRY_SECONDS = 0.1
 # What may pass while a group comes up or is replaced.
 TRANSIENT = (grpc.aio.AioRpcError, CodecError, GroupMixed)
 
+# Somebody was there, and is not spoken to. What a metric calls it.
+REFUSED: dict[type[Exception], str] = {
+    CodecError: "malformed",
+    GroupMixed: "mixed",
+    GroupRefused: "another",
+}
+
 # Asked for at every try, so that a certificate may be replaced.
 Credentials = Callable[[], grpc.ChannelCredentials | None]
 Accept = Callable[[Description], None]
@@ -109,6 +116,8 @@ class GroupLives:
                     try:
                         return await self._try(accept)
                     except passing as error:
+                        if kind := REFUSED.get(type(error)):
+                            self._metrics.refused_groups.labels(kind).inc()
                         if (now := _in_words(error)) != obstacle:
                             obstacle = now
                             self._log.warning("waiting for the shard group", obstacle=obstacle)

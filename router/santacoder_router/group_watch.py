@@ -34,6 +34,7 @@ class InFlight:
     sent_at: float
     step_deadline_seconds: float
     is_interrupted: bool = False
+    steps_done: int = 0
 
 
 class GroupWatch:

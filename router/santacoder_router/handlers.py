@@ -7,20 +7,25 @@ no method's meaning. A handler never ends the process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter
 
-from santacoder_router.errors import DeadlineExceeded, Reason, RouterError
+from santacoder_router.accounts import Account, Accounts
+from santacoder_router.errors import DeadlineExceeded, Reason, RouterError, Stalled
 from santacoder_router.faults import Log, internal_error
 from santacoder_router.metrics import Metrics
+from santacoder_router.stalls import Stalls
 from santacoder_router.validation import malformed
 
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
+TELL_SECONDS = 1.0
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -29,17 +34,39 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What every RPC meets, whichever its method."""
+
+    accounts: Accounts
+    stalls: Stalls
+    metrics: Metrics
+    log: Log
+
+
 class Call:
     """One RPC as its method sees it. `request_id` is the server's until the request has its own."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, clock: Callable[[], float]) -> None:
         self.request_id = f"srv-{secrets.token_hex(8)}"
+        self.writing_since: float | None = None
+        self.stalled: Stalled | None = None
         self._context = context
+        self._clock = clock
+        self._task = asyncio.current_task()
+        self._account: Account | None = None
 
     @property
-    def peer(self) -> str:
-        """The other end's address; for counting, never for a label or a decision of trust."""
-        return self._context.peer()
+    def account(self) -> Account:
+        """Whose call it is; once `identify` knows."""
+        if self._account is None:
+            raise RuntimeError("nobody has asked who calls")
+        return self._account
+
+    def identify(self, accounts: Accounts) -> None:
+        """Finds out whose call it is, and counts it; raises Overloaded for one too many."""
+        self._account = accounts.of(self._context.peer(), self._context.peer_identities)
+        self._account.count_request()
 
     def remaining_seconds(self) -> float | None:
         """Time to the RPC's deadline, None without one; raises DeadlineExceeded if it is past."""
@@ -49,8 +76,23 @@ class Call:
         return seconds
 
     async def write(self, message: Message) -> None:
-        """Sends one message of a stream; waits while the reader is slow."""
-        await self._context.write(message.SerializeToString())
+        """Sends one message of a stream; waits while the reader is slow.
+
+        Raises CancelledError where the reader is gone, which gRPC may notice only here.
+        """
+        self.writing_since = self._clock()
+        try:
+            await self._context.write(message.SerializeToString())
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None
+        self.writing_since = None
+
+    def stall(self, seconds: float) -> None:
+        """Ends the RPC: its reader has taken nothing for so long."""
+        if self.stalled is None and self._task is not None:
+            message = f"stream: its reader has taken nothing for {seconds:.1f} s"
+            self.stalled = Stalled(Reason.CLIENT_STALLED, message)
+            self._task.cancel()
 
 
 def parse(message_type: type[RequestT], data: bytes) -> RequestT:
@@ -64,10 +106,12 @@ def parse(message_type: type[RequestT], data: bytes) -> RequestT:
 class Handlers:
     """Makes the handlers of one service; every RPC is counted once, by method and status."""
 
-    def __init__(self, service: str, metrics: Metrics, log: Log) -> None:
+    def __init__(self, service: str, reception: Reception) -> None:
         self._service = service
-        self._metrics = metrics
-        self._log = log
+        self._accounts = reception.accounts
+        self._stalls = reception.stalls
+        self._metrics = reception.metrics
+        self._log = reception.log
         self._methods: dict[str, Handler] = {}
         self._counters: dict[tuple[str, str], Counter] = {}
 
@@ -97,7 +141,8 @@ class Handlers:
         """A method with one request, whose responses `answer` writes to the call."""
 
         async def work(data: bytes, call: Call) -> None:
-            await answer(parse(request_type, data), call)
+            with self._stalls.watching(call):
+                await answer(parse(request_type, data), call)
 
         async def handle(data: bytes, context: Context) -> None:
             await self._mapped(method, context, work, data)
@@ -117,7 +162,8 @@ class Handlers:
                 yield parse(request_type, data)
 
         async def work(requests: AsyncIterator[bytes], call: Call) -> None:
-            await answer(parsed(requests), call)
+            with self._stalls.watching(call):
+                await answer(parsed(requests), call)
 
         async def handle(requests: AsyncIterator[bytes], context: Context) -> None:
             await self._mapped(method, context, work, requests)
@@ -136,19 +182,25 @@ class Handlers:
         given: InputT,
     ) -> OutputT:
         """Does the work; every way in which it may end is counted and told."""
-        call = Call(context)
+        call = Call(context, self._stalls.clock)
         # Counted before the caller hears of it: whoever has an answer finds it in the metrics.
         try:
+            call.identify(self._accounts)
             output = await work(given, call)
         except asyncio.CancelledError:
             self._count(method, grpc.StatusCode.CANCELLED)
+            if call.stalled is not None:
+                self._metrics.client_stalls.inc()
+                await _tell_stalled(context, call.stalled, call.request_id)
             raise
         except RouterError as error:
             self._count(method, error.code)
+            self._metrics.refused_requests.labels(error.reason).inc()
             await abort(context, error, call.request_id)
         except Exception as cause:
             self._count(method, grpc.StatusCode.INTERNAL)
-            fault = internal_error(self._log, f"{method} failed", cause)
+            log = self._log.bind(request_id=call.request_id)
+            fault = internal_error(log, f"{method} failed", cause)
             await abort(context, fault, call.request_id)
         self._count(method, grpc.StatusCode.OK)
         return output
@@ -159,6 +211,16 @@ class Handlers:
         if counter is None:
             counter = self._counters[key] = self._metrics.requests.labels(*key)
         counter.inc()
+
+
+async def _tell_stalled(context: Context, error: Stalled, request_id: str) -> None:
+    """Tells a reader who may never hear of it; the library keeps it behind what waits there."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TELL_SECONDS):
+            await abort(context, error, request_id)
 
 
 async def abort(context: Context, error: RouterError, request_id: str) -> NoReturn:

@@ -7,17 +7,23 @@ from collections.abc import Callable
 from functools import partial
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.core.plan import FinishReason
-from santacoder_router.endings import QUEUE_RETRY_SECONDS, error_for
-from santacoder_router.errors import AlreadyExists, Overloaded, Reason, Unsupported, shown
+from santacoder_router.accounts import Account
+from santacoder_router.core.plan import Caller, FinishReason, Priority
+from santacoder_router.core.sequence import Sequence
+from santacoder_router.endings import error_for, memory_pressure
+from santacoder_router.errors import Reason, Unsupported, shown
 from santacoder_router.faults import Log
-from santacoder_router.generation import Generation, Surroundings
+from santacoder_router.generation import Generation
 from santacoder_router.lifecycle import Lifecycle
+from santacoder_router.memory import Pressure
 from santacoder_router.metrics import Metrics
 from santacoder_router.poison_list import PoisonList
+from santacoder_router.queue_entry import Newcomer, enter, retry_seconds
+from santacoder_router.request_ids import RequestIds, RequestKey
 from santacoder_router.resolution import ResolvedRequest, core_request, resolve
 from santacoder_router.resumption import Beginning, begin_anew, go_on
 from santacoder_router.serving import Serving
+from santacoder_router.surroundings import Surroundings
 from santacoder_router.turns import Turns
 from santacoder_router.validation import SessionDefaults, ValidRequest, normalise
 
@@ -34,15 +40,16 @@ class Intake:
         self._metrics = metrics
         self._clock = clock
         self._log = log
-        self._running_ids: set[str] = set()
+        self._ids = RequestIds(clock)
         self._last_sequence = 0
         self._poison = PoisonList(clock)
         self._surroundings: Surroundings | None = None
+        self._pressure = Pressure.NONE
 
     @property
     def running_count(self) -> int:
         """Requests that were taken in and not yet released."""
-        return len(self._running_ids)
+        return len(self._ids)
 
     def check(
         self,
@@ -59,60 +66,86 @@ class Intake:
             defaults=defaults,
         )
 
-    async def start(self, valid: ValidRequest, remaining_seconds: float | None) -> Generation:
+    async def start(
+        self, valid: ValidRequest, remaining_seconds: float | None, account: Account
+    ) -> Generation:
         """Queues a request; the caller must `release` it. Raises RouterError."""
         arrival = self._clock()
         serving = self._lifecycle.admit()
+        account.check_priority(valid.priority)
         _check_model(valid, serving.model_revision)
-        self._claim(valid.request_id)
+        if remaining_seconds is None:
+            remaining_seconds = serving.limits.default_deadline_seconds
+        deadline = arrival + min(remaining_seconds, serving.limits.max_deadline_seconds)
+        # Before its prompt is tokenized: a refusal must cost little.
+        self._enter(serving, account, valid, deadline, [1] * valid.completion_count, 1)
+        key = RequestKey(account.name, valid.request_id)
+        self._ids.claim(key)
         try:
             prompt = await serving.tokenizer_threads.encode_prompt(valid.prompt)
             resolved = resolve(valid, prompt, serving.limits, serving.tokenizer.sentinels)
             if resolved.prompt_ids in self._poison:
-                raise error_for(FinishReason.POISON, False, self._log)
+                raise error_for(FinishReason.POISON, False, 0.0, self._log)
+            self._ids.check(key, resolved.content)
             beginnings = await _beginnings(serving, resolved)
             # The phase may have changed while a thread was tokenizing.
             serving = self._lifecycle.admit()
-            self._check_room(serving, resolved, beginnings)
-            return self._submit(serving, resolved, beginnings, arrival, remaining_seconds)
+            length = len(resolved.prompt_ids)
+            new = [length + len(run.token_ids) for run in beginnings if run.end is None]
+            displaced = self._enter(
+                serving, account, valid, deadline, new, length + resolved.max_new_tokens
+            )
+            serving.step_loop.drop(displaced, FinishReason.DISPLACED)
+            return self._submit(serving, resolved, beginnings, arrival, deadline, account.caller)
         except BaseException:
-            self._running_ids.discard(valid.request_id)
+            self._ids.release(key)
             raise
 
-    def release(self, valid: ValidRequest, generation: Generation) -> None:
+    def release(self, valid: ValidRequest, generation: Generation, account: Account) -> None:
         """The caller is done with a request: what still runs of it is cancelled."""
-        self._running_ids.discard(valid.request_id)
+        key = RequestKey(account.name, valid.request_id)
+        self._ids.release(key)
+        content = generation.answered_content
+        if content is not None:
+            self._ids.note_answered(key, content)
         generation.close()
 
-    def _claim(self, request_id: str) -> None:
-        if request_id in self._running_ids:
-            raise AlreadyExists(
-                Reason.REQUEST_ID_IN_USE,
-                f"request_id: a request of this id is running; got {shown(request_id)};"
-                " allowed an id that is not in use",
-            )
-        self._running_ids.add(request_id)
+    def press(self, pressure: Pressure) -> None:
+        """What memory allows from now on; whoever waits and has not started may have to go."""
+        if pressure is not self._pressure:
+            self._log.warning("memory", pressure=pressure.name.lower())
+        self._pressure = pressure
+        serving = self._lifecycle.serving
+        if serving is not None and pressure is Pressure.SHED:
+            waiting = serving.step_loop.scheduler.waiting
+            newcomers = [sequence for sequence in waiting if not sequence.generation]
+            serving.step_loop.drop(newcomers, FinishReason.SHED)
 
-    def _check_room(
-        self, serving: Serving, resolved: ResolvedRequest, beginnings: list[Beginning]
-    ) -> None:
-        scheduler, limits = serving.step_loop.scheduler, serving.limits
-        prompt_length = len(resolved.prompt_ids)
-        new = [prompt_length + len(run.token_ids) for run in beginnings if run.end is None]
-        if not new:
-            return
-        request_count = scheduler.queued_request_count + len(new)
-        token_count = scheduler.queued_token_count + sum(new)
-        for reason, got, allowed, unit in (
-            (Reason.QUEUE_FULL, request_count, limits.queued_request_count, "sequences"),
-            (Reason.PREFILL_BACKLOG, token_count, limits.queued_token_count, "tokens"),
-        ):
-            if got > allowed:
-                raise Overloaded(
-                    reason,
-                    f"queue: full; got {got} {unit} with this request; allowed {allowed}",
-                    retry_after_seconds=QUEUE_RETRY_SECONDS,
-                )
+    def _enter(
+        self,
+        serving: Serving,
+        account: Account,
+        valid: ValidRequest,
+        deadline: float,
+        token_counts: list[int],
+        work: int,
+    ) -> list[Sequence]:
+        """Who leaves the queue for this request; raises RouterError if it cannot come in."""
+        if not token_counts:
+            return []
+        if self._pressure is not Pressure.NONE:
+            raise memory_pressure()
+        now = self._clock()
+        newcomer = Newcomer(
+            caller=account.caller,
+            priority=valid.priority,
+            sequence_count=len(token_counts),
+            token_count=sum(token_counts),
+            work=work * len(token_counts),
+            seconds_left=deadline - now,
+        )
+        waiting = serving.step_loop.scheduler.waiting
+        return enter(newcomer, waiting, serving.limits, account.limits, now)
 
     def _submit(
         self,
@@ -120,17 +153,14 @@ class Intake:
         resolved: ResolvedRequest,
         beginnings: list[Beginning],
         arrival: float,
-        remaining_seconds: float | None,
+        deadline: float,
+        caller: Caller,
     ) -> Generation:
-        limits, loop = serving.limits, serving.step_loop
-        if remaining_seconds is None:
-            remaining_seconds = limits.default_deadline_seconds
-        deadline = arrival + min(remaining_seconds, limits.max_deadline_seconds)
         first = self._last_sequence + 1
         sequences = range(first, first + resolved.valid.completion_count)
         self._last_sequence = sequences[-1]
         surroundings = self._surroundings or self._surroundings_of(serving)
-        generation = Generation(resolved, sequences, arrival, surroundings, beginnings)
+        generation = Generation(resolved, sequences, arrival, surroundings, beginnings, caller)
         if resolved.valid.resume is not None:
             self._metrics.resumed_requests.inc()
         for index, choice in enumerate(generation.choices):
@@ -143,16 +173,24 @@ class Intake:
                 arrival=arrival,
                 deadline=deadline,
                 output_ids=beginnings[index].token_ids,
+                caller=caller,
             )
-            loop.submit(request, choice)
+            serving.step_loop.submit(request, choice)
         return generation
 
     def _surroundings_of(self, serving: Serving) -> Surroundings:
         """Made once: there is one `Serving` in a router's life."""
+        waiting = serving.step_loop.scheduler.waiting
+
+        def seconds_until_retry(caller: Caller, priority: Priority) -> float:
+            return retry_seconds(waiting.seconds_until_turn(caller, priority, self._clock()))
+
         self._surroundings = Surroundings(
             tokenizer=serving.tokenizer,
             model_revision=serving.model_revision,
             cancel=serving.step_loop.cancel,
+            hold=serving.step_loop.hold_request,
+            retry_seconds=seconds_until_retry,
             turns=Turns(self._clock),
             clock=self._clock,
             metrics=self._metrics,

@@ -12,7 +12,7 @@ from santacoder_router.serving import Serving
 
 
 class Phase(enum.Enum):
-    """Where the router is. From `DRAINING` on there is no way back."""
+    """Where the router is. From `WITHDRAWING` on there is no way back."""
 
     WARMING = "warming"
     """No shard group has been there yet."""
@@ -20,6 +20,8 @@ class Phase(enum.Enum):
     """A group is there."""
     RECOVERING = "recovering"
     """The group has died; requests wait for the next one."""
+    WITHDRAWING = "withdrawing"
+    """The router is about to stop: health says so, and who comes all the same is served."""
     DRAINING = "draining"
     """The router is stopping."""
     LOST = "lost"
@@ -55,7 +57,8 @@ class Lifecycle:
 
     def enter(self, phase: Phase) -> None:
         """Moves on; a final phase stays, unless the router itself fails."""
-        if self._phase not in FINAL or phase is Phase.FAULT:
+        is_leaving = self._phase is Phase.WITHDRAWING and phase not in FINAL
+        if (self._phase not in FINAL and not is_leaving) or phase is Phase.FAULT:
             self._phase = phase
 
     def admit(self) -> Serving:

@@ -61,8 +61,6 @@ class Limits:
     """Most prompt tokens waiting."""
     queue_wait_seconds: float = 10.0
     """Longest wait in the queue."""
-    session_count: int = 64
-    """Most editor sessions of one caller."""
 
     @property
     def prompt_token_count(self) -> int:

@@ -6,13 +6,9 @@ handed around; none is global.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 from datetime import datetime
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROUTER_BUCKETS = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1)
@@ -26,6 +22,16 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         self._certificate_expiry: Gauge | None = None
+        self.certificate_expiry: datetime | None = None
+        self._add_requests(registry)
+        self._add_plans(registry)
+        self._add_faults(registry)
+        self._add_refusals(registry)
+        self._add_surroundings(registry)
+        self._add_gauges(registry)
+        self._add_histograms(registry)
+
+    def _add_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "santacoder_router_requests_total",
             "RPCs that ended, by method and gRPC status code.",
@@ -53,6 +59,8 @@ class Metrics:
             "Tokens generated and accepted.",
             registry=registry,
         )
+
+    def _add_plans(self, registry: CollectorRegistry) -> None:
         self.preemptions = Counter(
             "santacoder_router_preemptions_total",
             "Sequences that gave up their slot to another.",
@@ -66,9 +74,6 @@ class Metrics:
         self.plans = Counter(
             "santacoder_router_plans_total", "Plans sent to the shards.", registry=registry
         )
-        self._add_faults(registry)
-        self._add_gauges(registry)
-        self._add_histograms(registry)
 
     def note_expiry(self, expiry: datetime) -> None:
         """When the public port's certificate ends; without TLS the series is not there."""
@@ -78,6 +83,7 @@ class Metrics:
                 "When the certificate in use ends.",
                 registry=self.registry,
             )
+        self.certificate_expiry = expiry
         self._certificate_expiry.set(expiry.timestamp())
 
     def _add_faults(self, registry: CollectorRegistry) -> None:
@@ -93,7 +99,52 @@ class Metrics:
             registry=registry,
         )
 
+    def _add_refusals(self, registry: CollectorRegistry) -> None:
+        self.refused_requests = Counter(
+            "santacoder_router_refused_requests_total",
+            "Requests, turns of sessions included, that were refused or failed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.client_stalls = Counter(
+            "santacoder_router_client_stalls_total",
+            "Streams that were ended because nobody read them.",
+            registry=registry,
+        )
+
+    def _add_surroundings(self, registry: CollectorRegistry) -> None:
+        self.log_dropped_lines = Counter(
+            "santacoder_router_log_dropped_lines_total",
+            "Lines of the log that nobody took in time.",
+            registry=registry,
+        )
+        self.reload_failures = Counter(
+            "santacoder_router_reload_failures_total",
+            "Times that changed certificates or tokens could not be used, and the old ones stayed.",
+            registry=registry,
+        )
+        self.idle_sessions = Counter(
+            "santacoder_router_idle_sessions_total",
+            "Editor sessions that were closed because nothing was asked in them.",
+            registry=registry,
+        )
+        self.refused_groups = Counter(
+            "santacoder_router_refused_groups_total",
+            "Tries at which ranks were there that make no group for this router, by what they are:"
+            " another, mixed or malformed.",
+            ["kind"],
+            registry=registry,
+        )
+        # Descriptors, memory and processor time of this process, under their usual names.
+        ProcessCollector(namespace="santacoder_router", registry=registry)
+
     def _add_gauges(self, registry: CollectorRegistry) -> None:
+        self.memory = Gauge(
+            "santacoder_router_memory_bytes",
+            "Memory that the router holds, and how much it may: resident or limit.",
+            ["kind"],
+            registry=registry,
+        )
         self.running_requests = Gauge(
             "santacoder_router_running_requests", "Sequences in a slot.", registry=registry
         )
@@ -146,29 +197,3 @@ class Metrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-
-
-class MetricsServer:
-    """Serves a registry over HTTP in a thread of its own; raises OSError if the port is taken."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        server, thread = start_http_server(port, host, metrics.registry)
-        self._host = host
-        self._server: WSGIServer = server
-        self._thread: threading.Thread = thread
-
-    @property
-    def port(self) -> int:
-        """The port in use, also where 0 was asked for."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stops serving, at once."""
-        ending = threading.Thread(target=self._server.shutdown)
-        ending.start()
-        # The server sees that it is to end twice a second, or when somebody connects.
-        with contextlib.suppress(OSError):
-            socket.create_connection((self._host, self.port), timeout=1.0).close()
-        ending.join()
-        self._server.server_close()
-        self._thread.join()

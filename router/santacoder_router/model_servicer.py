@@ -6,12 +6,11 @@ import grpc
 
 from santacoder.inference.v1 import inference_pb2
 from santacoder_router import __version__
+from santacoder_router.caller_limits import CallerLimits
 from santacoder_router.core.plan import SamplingParameters
-from santacoder_router.faults import Log
-from santacoder_router.handlers import Call, Handlers
+from santacoder_router.handlers import Call, Handlers, Reception
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.limits import Limits
-from santacoder_router.metrics import Metrics
 from santacoder_router.resolution import put_sampling
 from santacoder_router.serving import Serving
 
@@ -29,7 +28,9 @@ class ModelServicer:
     ) -> inference_pb2.GetModelResponse:
         """The model and its limits."""
         call.remaining_seconds()
-        return model_message(self._lifecycle.admit())
+        message = model_message(self._lifecycle.admit())
+        put_caller_limits(call.account.limits, message.limits, message.caller_limits)
+        return message
 
 
 def model_message(serving: Serving) -> inference_pb2.GetModelResponse:
@@ -78,12 +79,25 @@ def limits_message(limits: Limits) -> inference_pb2.Limits:
         detokenize_token_count=limits.detokenize_token_count,
         running_request_count=limits.running_request_count,
         queued_request_count=limits.queued_request_count,
+        queued_token_count=limits.queued_token_count,
     )
 
 
-def model_handler(lifecycle: Lifecycle, metrics: Metrics, log: Log) -> grpc.GenericRpcHandler:
+def put_caller_limits(
+    own: CallerLimits, limits: inference_pb2.Limits, message: inference_pb2.CallerLimits
+) -> None:
+    """What one caller may have of what there is, as on the wire."""
+    message.running_request_count = min(own.running, limits.running_request_count)
+    message.queued_request_count = min(own.queued, limits.queued_request_count)
+    message.queued_token_count = min(own.queued_tokens, limits.queued_token_count)
+    message.session_count = own.sessions
+    message.requests_per_second = own.rate
+    message.priority = inference_pb2.Priority.ValueType(own.priority)
+
+
+def model_handler(lifecycle: Lifecycle, reception: Reception) -> grpc.GenericRpcHandler:
     """The service's handler."""
-    handlers = Handlers(SERVICE_NAME, metrics, log)
+    handlers = Handlers(SERVICE_NAME, reception)
     servicer = ModelServicer(lifecycle)
     handlers.add_unary("GetModel", inference_pb2.GetModelRequest, servicer.get_model)
     return handlers.generic_handler()

@@ -10,6 +10,11 @@ from santacoder_router.core.plan import TokenLogprobs
 from santacoder_router.text.detokenizer import Piece
 from santacoder_router.text.tokenizer import Tokenizer
 
+TOKEN_BYTES = 8
+"""An id and its text."""
+LOGPROB_BYTES = 24
+"""An id, its text and its log probability."""
+
 
 class PendingDelta:
     """What a choice has said since its reader last looked."""
@@ -34,6 +39,14 @@ class PendingDelta:
             self._texts.append(text)
         self._token_ids += piece.token_ids
         self._logprobs += piece.logprobs
+
+    @property
+    def byte_count(self) -> int:
+        """About what waits takes on the wire."""
+        count = len(self._token_ids) * TOKEN_BYTES
+        if self._logprobs:
+            count += len(self._logprobs) * (1 + len(self._logprobs[0].top)) * LOGPROB_BYTES
+        return count
 
     def __bool__(self) -> bool:
         """Whether anything waits."""

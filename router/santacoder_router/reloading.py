@@ -26,10 +26,18 @@ class UnusableFile(Exception):
 class Reloaded(Generic[ValueT]):
     """What `read` makes of the files at `paths`; `read` raises UnusableFile."""
 
-    def __init__(self, paths: Sequence[Path], read: Callable[[], ValueT], log: Log) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        read: Callable[[], ValueT],
+        log: Log,
+        on_failure: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`on_failure` is called for each change that cannot be used."""
         self._paths = paths
         self._read = read
         self._log = log
+        self._on_failure = on_failure
         # Before the reading: what changes meanwhile is seen as a change the next time.
         self._signature = self._sign()
         self._value = read()
@@ -50,6 +58,7 @@ class Reloaded(Generic[ValueT]):
             self._value = self._read()
         except UnusableFile as error:
             self._log.error("changed files cannot be used; the old stay", error=str(error))
+            self._on_failure()
             return None
         self._log.info("files reloaded", files=names)
         return self._value

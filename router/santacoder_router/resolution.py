@@ -30,6 +30,27 @@ class ResolvedRequest(NamedTuple):
     dropped_prefix_token_count: int
     dropped_suffix_token_count: int
 
+    @property
+    def content(self) -> int:
+        """Stands for what is asked: equal where the same is, whether begun anew or resumed."""
+        valid = self.valid
+        return hash(
+            (
+                self.prompt_ids,
+                self.max_new_tokens,
+                # One that was drawn is told, and comes back with what is resumed.
+                replace(valid.sampling, seed=0),
+                valid.logit_bias,
+                valid.min_new_tokens,
+                valid.stop,
+                valid.stop_token_ids,
+                valid.ignore_eos,
+                valid.logprob_count,
+                valid.echo,
+                valid.completion_count,
+            )
+        )
+
 
 def resolve(
     valid: ValidRequest, prompt: PromptIds, limits: Limits, sentinels: Sentinels | None
@@ -62,6 +83,7 @@ def core_request(
     arrival: float,
     deadline: float | None,
     output_ids: tuple[int, ...] = (),
+    caller: plan.Caller = plan.ANYBODY,
 ) -> plan.Request:
     """One of the request's choices as the scheduler takes it. Times are seconds of its clock.
 
@@ -86,6 +108,7 @@ def core_request(
         time_budget_end=None if budget is None else arrival + budget,
         cache_key=tenant_key(valid.cache_salt),
         output_ids=output_ids,
+        caller=caller,
     )
 
 

@@ -14,18 +14,24 @@ from collections.abc import Callable
 import grpc
 
 from santacoder_router import gauges
+from santacoder_router.accounts import Accounts
 from santacoder_router.config import RouterConfig
 from santacoder_router.doors import make_doors, remind
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupLives, abandon_requests
+from santacoder_router.handlers import Reception
 from santacoder_router.health import Health
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle, Phase
-from santacoder_router.metrics import Metrics, MetricsServer
+from santacoder_router.memory import find_limit_bytes
+from santacoder_router.metrics import Metrics
+from santacoder_router.metrics_server import MetricsServer
 from santacoder_router.notes import no_note, write_note
-from santacoder_router.server import PortTaken, bind, make_server
+from santacoder_router.server import PortTaken, bind, make_server, taken_by
 from santacoder_router.serving import make_serving
+from santacoder_router.stalls import Stalls
 from santacoder_router.step_loop import SchedulerFault
+from santacoder_router.tracing import Tracing
 
 METRICS_HOST = "127.0.0.1"
 DRAIN_LOOK_SECONDS = 0.02
@@ -45,7 +51,8 @@ class Ending(enum.Enum):
 class Router:
     """One router. `announce` is called with both addresses when it is first ready.
 
-    Raises UnusableFile for certificates and tokens that cannot be used.
+    Raises UnusableFile for certificates and tokens that cannot be used, TracingAbsent where traces
+    are asked for and cannot be made.
     """
 
     def __init__(self, config: RouterConfig, announce: Announce, log: Log) -> None:
@@ -57,6 +64,12 @@ class Router:
         self.metrics = Metrics()
         self.lifecycle = Lifecycle()
         self._intake = Intake(self.lifecycle, self.metrics, clock, log)
+        self._reception = Reception(
+            Accounts(config.overload.callers, config.security.asks_certificates, clock),
+            Stalls(config.overload.stream_stall_seconds, clock),
+            self.metrics,
+            log,
+        )
         self._doors = make_doors(config.security, self.metrics, clock, log)
         self._lives = GroupLives(
             config.shard_addresses,
@@ -67,6 +80,7 @@ class Router:
             self._doors.shards,
             write_note if config.has_notes else no_note,
         )
+        self._tracing = Tracing(config.otlp_endpoint, clock, self._epoch)
         self._health = Health(self.lifecycle, config.stall_seconds)
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
@@ -78,12 +92,12 @@ class Router:
     async def start(self) -> None:
         """Listens from here on, though not yet ready; raises PortTaken."""
         self._server = make_server(
+            self._config,
             self.lifecycle,
             self._intake,
             self._health,
-            self.metrics,
-            self._log,
-            self._doors.interceptors,
+            self._reception,
+            (*self._tracing.interceptors, *self._doors.interceptors),
         )
         config = self._config
         self.address = bind(self._server, config.host, config.port, self._doors.server)
@@ -91,7 +105,8 @@ class Router:
             port = config.metrics_port
             self._metrics_server = MetricsServer(self.metrics, METRICS_HOST, port)
         except OSError as error:
-            raise PortTaken(f"--metrics-port: cannot listen on {port}: {error.strerror}") from None
+            reason = taken_by(port) if port else f": {error.strerror}"
+            raise PortTaken(f"--metrics-port: cannot listen on {port}{reason}") from None
         self.metrics_address = f"{METRICS_HOST}:{self._metrics_server.port}"
         await self._server.start()
 
@@ -100,8 +115,15 @@ class Router:
 
         Raises GroupRefused or GroupUnreachable if no group comes up at first.
         """
-        watch = asyncio.create_task(gauges.watch(self.lifecycle, self.metrics, self._health))
-        reminder = asyncio.create_task(remind(self._config.security, self._log))
+        limit_bytes = self._config.overload.memory_limit_bytes or find_limit_bytes()
+        watches = {
+            asyncio.create_task(watch)
+            for watch in (
+                gauges.watch(self.lifecycle, self._health, self._intake, limit_bytes, self.metrics),
+                self._reception.stalls.watch(),
+                remind(self._config.security, self.metrics, self._log),
+            )
+        }
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -115,9 +137,10 @@ class Router:
             abandon_requests(self.lifecycle, Phase.FAULT)
             return Ending.FAULT
         finally:
-            for task in (watch, reminder, stopping, self._work):
+            ending = {*watches, stopping, self._work}
+            for task in ending:
                 task.cancel()
-            await asyncio.wait({watch, reminder, stopping, self._work})
+            await asyncio.wait(ending)
         return Ending.DRAINED
 
     async def close(self) -> None:
@@ -129,21 +152,29 @@ class Router:
             self._metrics_server.close()
         if self.lifecycle.serving is not None:
             self.lifecycle.serving.tokenizer_threads.close()
+        await asyncio.to_thread(self._tracing.close)
 
     def drain(self) -> None:
         """Takes no new requests, and ends when the running ones have ended or their time is up."""
-        self.lifecycle.enter(Phase.DRAINING)
+        withdraws = self._config.withdraw_seconds > 0
+        self.lifecycle.enter(Phase.WITHDRAWING if withdraws else Phase.DRAINING)
         self._stop.set()
 
     def lose_group(self) -> None:
         """The shard group is gone for good: every request is answered, now and from now on."""
         abandon_requests(self.lifecycle, Phase.LOST)
 
+    def _epoch(self) -> int:
+        serving = self.lifecycle.serving
+        return 0 if serving is None else serving.step_loop.epoch
+
     async def _serve(self) -> None:
         config = self._config
         group = await self._lives.first(config.start_seconds)
         try:
-            serving = make_serving(group.description, self.metrics, self._clock, self._log)
+            serving = make_serving(
+                group.description, config.overload, self.metrics, self._clock, self._log
+            )
         except BaseException:
             await group.close()
             raise
@@ -156,6 +187,9 @@ class Router:
         await self._stop.wait()
 
     async def _drain(self) -> None:
+        # Until balancers have seen in its health that it leaves.
+        await asyncio.sleep(self._config.withdraw_seconds)
+        self.lifecycle.enter(Phase.DRAINING)
         self._log.info("draining", running_count=self._intake.running_count)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_seconds):

@@ -29,6 +29,11 @@ class SecurityConfig:
     is_open: bool = False
     """Other machines may come in without encryption or without saying who they are."""
 
+    @property
+    def asks_certificates(self) -> bool:
+        """Whether clients have a certificate, and are known by it."""
+        return self.tls is not None and self.tls.ca is not None
+
 
 class UnsafeOptions(Exception):
     """Options that open a door; the message is one line."""
@@ -44,7 +49,10 @@ def add_security_arguments(parser: argparse.ArgumentParser) -> None:
         ("--tls-cert", "certificate chain of the public port, PEM"),
         ("--tls-key", "its key, PEM"),
         ("--tls-client-ca", "clients must have a certificate of this CA (mTLS)"),
-        ("--token-file", "who may call what: a line has NAME SHA256 RIGHT[,RIGHT] [EXPIRES]"),
+        (
+            "--token-file",
+            "who may call what: a line has NAME SHA256 RIGHT[,RIGHT] [EXPIRES] [LIMIT=VALUE ...]",
+        ),
         ("--shard-tls-cert", "certificate of router.santacoder.internal, for shards at HOST:PORT"),
         ("--shard-tls-key", "its key"),
         ("--shard-tls-ca", "CA of the shards' certificates, shard-RANK.santacoder.internal"),

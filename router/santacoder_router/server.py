@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -9,11 +10,12 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from santacoder_router import health, model_servicer, servicer, tokenizer_servicer
-from santacoder_router.faults import Log
+from santacoder_router.config import RouterConfig
+from santacoder_router.handlers import Reception
 from santacoder_router.health import Health, HealthServicer
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
-from santacoder_router.metrics import Metrics
+from santacoder_router.port_holder import holder_of
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 PUBLIC_SERVICES = (
@@ -22,6 +24,8 @@ PUBLIC_SERVICES = (
     model_servicer.SERVICE_NAME,
 )
 
+# For files, the shards, metrics and what gRPC itself needs.
+OWN_DESCRIPTORS = 64
 SERVER_OPTIONS = (
     # Two routers must not share a port in silence.
     ("grpc.so_reuseport", 0),
@@ -45,25 +49,41 @@ class PortTaken(Exception):
 
 
 def make_server(
+    config: RouterConfig,
     lifecycle: Lifecycle,
     intake: Intake,
     server_health: Health,
-    metrics: Metrics,
-    log: Log,
+    reception: Reception,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> grpc.aio.Server:
     """A server with every public service, health and both versions of reflection."""
-    server = grpc.aio.server(interceptors=interceptors, options=SERVER_OPTIONS)
+    options = (*SERVER_OPTIONS, *connection_options(config))
+    server = grpc.aio.server(interceptors=interceptors, options=options)
     server.add_generic_rpc_handlers(
         (
-            servicer.completion_handler(intake, lifecycle, metrics, log),
-            tokenizer_servicer.tokenizer_handler(lifecycle, metrics, log),
-            model_servicer.model_handler(lifecycle, metrics, log),
+            servicer.completion_handler(intake, lifecycle, reception, config.session_idle_seconds),
+            tokenizer_servicer.tokenizer_handler(lifecycle, reception),
+            model_servicer.model_handler(lifecycle, reception),
             HealthServicer(server_health, PUBLIC_SERVICES).handler(),
             *_reflection_handlers(),
         )
     )
     return server
+
+
+def connection_options(config: RouterConfig) -> list[tuple[str, int]]:
+    """How many connections there may be, and for how long. Takes what descriptors there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(config.max_connection_count, max(1, hard - OWN_DESCRIPTORS))
+    options = [("grpc.max_allowed_incoming_connections", count)]
+    if config.max_connection_age_seconds is not None:
+        age_ms = round(1000 * config.max_connection_age_seconds)
+        grace_ms = round(1000 * config.drain_seconds)
+        options.append(("grpc.max_connection_age_ms", age_ms))
+        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
+    return options
 
 
 def bind(
@@ -83,8 +103,14 @@ def bind(
     except RuntimeError:
         bound_port = 0
     if not bound_port:
-        raise PortTaken(f"--port: cannot listen on {address}; is it taken?")
+        raise PortTaken(f"--port: cannot listen on {address}{taken_by(port)}")
     return f"{shown_host}:{bound_port}"
+
+
+def taken_by(port: int) -> str:
+    """What to say of a port that cannot be had."""
+    holder = holder_of(port)
+    return "; is it taken?" if holder is None else f": taken by the process with id {holder}"
 
 
 def _reflection_handlers() -> list[grpc.GenericRpcHandler]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import grpc
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.faults import Log
 from santacoder_router.generation import Generation
-from santacoder_router.handlers import Call, Handlers
+from santacoder_router.handlers import Call, Handlers, Reception
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
-from santacoder_router.metrics import Metrics
 from santacoder_router.session import SessionServicer
-from santacoder_router.validation import ValidRequest
+from santacoder_router.validation import SessionDefaults, ValidRequest
 
 SERVICE_NAME = "santacoder.inference.v1.CompletionService"
 
@@ -31,7 +29,7 @@ class CompletionServicer:
         try:
             return await generation.answer()
         finally:
-            self._intake.release(valid, generation)
+            self._intake.release(valid, generation, call.account)
 
     async def stream_complete(
         self, request: inference_pb2.StreamCompleteRequest, call: Call
@@ -42,25 +40,26 @@ class CompletionServicer:
             async for event in generation.events():
                 await call.write(inference_pb2.StreamCompleteResponse(event=event))
         finally:
-            self._intake.release(valid, generation)
+            self._intake.release(valid, generation, call.account)
 
     async def _start(
         self, message: inference_pb2.CompletionRequest, call: Call
     ) -> tuple[ValidRequest, Generation]:
         """To be released however the RPC ends, also by the client's cancel or disappearance."""
         remaining_seconds = call.remaining_seconds()
-        valid = self._intake.check(message, call.request_id)
+        defaults = SessionDefaults(call.account.usual_priority)
+        valid = self._intake.check(message, call.request_id, defaults)
         call.request_id = valid.request_id
-        return valid, await self._intake.start(valid, remaining_seconds)
+        return valid, await self._intake.start(valid, remaining_seconds, call.account)
 
 
 def completion_handler(
-    intake: Intake, lifecycle: Lifecycle, metrics: Metrics, log: Log
+    intake: Intake, lifecycle: Lifecycle, reception: Reception, session_idle_seconds: float
 ) -> grpc.GenericRpcHandler:
     """The service's handler."""
-    handlers = Handlers(SERVICE_NAME, metrics, log)
+    handlers = Handlers(SERVICE_NAME, reception)
     servicer = CompletionServicer(intake)
-    sessions = SessionServicer(intake, lifecycle, log)
+    sessions = SessionServicer(intake, lifecycle, reception, session_idle_seconds)
     handlers.add_unary("Complete", inference_pb2.CompleteRequest, servicer.complete)
     handlers.add_server_stream(
         "StreamComplete", inference_pb2.StreamCompleteRequest, servicer.stream_complete

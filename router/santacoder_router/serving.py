@@ -11,6 +11,7 @@ from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
 from santacoder_router.handshake import Description, GroupRefused
 from santacoder_router.limits import Limits
 from santacoder_router.metrics import Metrics
+from santacoder_router.overload_options import OverloadConfig
 from santacoder_router.step_loop import Log, StepLoop
 from santacoder_router.text.tokenizer import Tokenizer, TokenizerFileError, TokenizerThreads
 
@@ -35,7 +36,11 @@ class Serving:
 
 
 def make_serving(
-    description: Description, metrics: Metrics, clock: Callable[[], float], log: Log
+    description: Description,
+    overload: OverloadConfig,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    log: Log,
 ) -> Serving:
     """Makes the parts; raises GroupRefused if the group's tokenizer cannot be used."""
     try:
@@ -46,8 +51,8 @@ def make_serving(
         raise GroupRefused(
             f"tokenizer: knows {tokenizer.token_count} ids; the model has {description.token_count}"
         )
-    config = scheduler_config(description)
-    limits = limits_of(description, config.max_request_tokens, tokenizer)
+    config = scheduler_config(description, overload.queue_wait_seconds)
+    limits = limits_of(description, overload, config.max_request_tokens, tokenizer)
     scheduler = Scheduler(config, secrets.token_bytes(CACHE_SEED_BYTES))
     return Serving(
         description=description,
@@ -60,7 +65,7 @@ def make_serving(
     )
 
 
-def scheduler_config(description: Description) -> SchedulerConfig:
+def scheduler_config(description: Description, queue_wait_seconds: float) -> SchedulerConfig:
     """The group's capacity in the scheduler's words."""
     return SchedulerConfig(
         block_size=description.block_size,
@@ -71,10 +76,16 @@ def scheduler_config(description: Description) -> SchedulerConfig:
         steps_per_lease=description.steps_per_lease,
         plans_in_flight=description.plans_in_flight,
         context_token_count=description.context_token_count,
+        queue_wait_seconds=queue_wait_seconds,
     )
 
 
-def limits_of(description: Description, max_request_tokens: int, tokenizer: Tokenizer) -> Limits:
+def limits_of(
+    description: Description,
+    overload: OverloadConfig,
+    max_request_tokens: int,
+    tokenizer: Tokenizer,
+) -> Limits:
     """The bounds on requests: the server's own, or the group's where they are narrower."""
     standing = Limits(
         # A pool smaller than the context bounds a request too.
@@ -83,6 +94,9 @@ def limits_of(description: Description, max_request_tokens: int, tokenizer: Toke
         vocabulary_size=description.vocabulary_size,
         infill_supported=description.fim_enabled and tokenizer.sentinels is not None,
         running_request_count=description.slot_count,
+        queued_request_count=overload.queued_request_count,
+        queued_token_count=overload.queued_token_count,
+        queue_wait_seconds=overload.queue_wait_seconds,
     )
     return dataclasses.replace(
         standing,

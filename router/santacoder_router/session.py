@@ -6,78 +6,114 @@ A turn's errors are told in its place and leave the session open; a message out 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from google.rpc import status_pb2
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.errors import InvalidRequest, Overloaded, Reason, RouterError, Violation
-from santacoder_router.faults import Log, internal_error
+from santacoder_router.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Reason,
+    RouterError,
+    Violation,
+)
+from santacoder_router.faults import internal_error
 from santacoder_router.generation import Generation
-from santacoder_router.handlers import Call
+from santacoder_router.handlers import Call, Reception
 from santacoder_router.intake import Intake
 from santacoder_router.lifecycle import Lifecycle
 from santacoder_router.validation import SessionDefaults, check_session_open
 
-SESSION_RETRY_SECONDS = 1.0
-
 Requests = AsyncIterator[inference_pb2.CompletionSessionRequest]
 
 
-class SessionServicer:
-    """Opens sessions, so many for each connection."""
+class SessionIdle(DeadlineExceeded):
+    """Nothing runs in the session, and nothing was asked for too long."""
 
-    def __init__(self, intake: Intake, lifecycle: Lifecycle, log: Log) -> None:
+    def __init__(self, idle_seconds: float) -> None:
+        super().__init__(
+            Reason.SESSION_IDLE,
+            f"session: nothing was asked for {idle_seconds:g} s; open a new one",
+        )
+
+
+class SessionServicer:
+    """Opens sessions, so many for each caller."""
+
+    def __init__(
+        self, intake: Intake, lifecycle: Lifecycle, reception: Reception, idle_seconds: float
+    ) -> None:
         self._intake = intake
         self._lifecycle = lifecycle
-        self._log = log
-        self._open_counts: Counter[str] = Counter()
+        self._reception = reception
+        self._idle_seconds = idle_seconds
 
     async def completion_session(self, requests: Requests, call: Call) -> None:
         """A session from its first message to the end of its stream."""
         limits = self._lifecycle.admit().limits
-        if self._open_counts[call.peer] >= limits.session_count:
-            raise Overloaded(
-                Reason.SESSION_LIMIT,
-                f"session: too many on this connection; allowed {limits.session_count}",
-                retry_after_seconds=SESSION_RETRY_SECONDS,
-            )
-        self._open_counts[call.peer] += 1
-        try:
-            first = await anext(requests, None)
+        with call.account.session():
+            messages = Messages(requests, self._idle_seconds)
+            first = await messages.next(is_idle=lambda: True)
             if first is None:
                 return
             if first.WhichOneof("action") != "open":
                 raise _out_of_order("first message", first.WhichOneof("action"), "open")
-            defaults = check_session_open(first.open, limits)
+            usual = SessionDefaults(call.account.usual_priority)
+            defaults = check_session_open(first.open, limits, usual)
+            call.account.check_priority(defaults.priority)
             await call.write(
                 inference_pb2.CompletionSessionResponse(opened=inference_pb2.SessionOpened())
             )
-            await Session(self._intake, defaults, call, self._log).run(requests)
+            session = Session(self._intake, defaults, call, self._reception)
+            try:
+                await session.run(messages)
+            except SessionIdle:
+                self._reception.metrics.idle_sessions.inc()
+                raise
+
+
+class Messages:
+    """A session's messages, waited for as long as it is not idle for too long."""
+
+    def __init__(self, requests: Requests, idle_seconds: float) -> None:
+        self._requests = requests
+        self._idle_seconds = idle_seconds
+
+    async def next(
+        self, is_idle: Callable[[], bool]
+    ) -> inference_pb2.CompletionSessionRequest | None:
+        """The next one, None at the end; raises SessionIdle."""
+        coming = asyncio.ensure_future(anext(self._requests, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=self._idle_seconds))[0]:
+                if is_idle():
+                    raise SessionIdle(self._idle_seconds)
+            return coming.result()
         finally:
-            self._open_counts[call.peer] -= 1
-            self._open_counts += Counter()
+            coming.cancel()
 
 
 class Session:
     """An open session. Reading goes on while a turn writes, so that the next one can cut it off."""
 
-    def __init__(self, intake: Intake, defaults: SessionDefaults, call: Call, log: Log) -> None:
+    def __init__(
+        self, intake: Intake, defaults: SessionDefaults, call: Call, reception: Reception
+    ) -> None:
         self._intake = intake
         self._defaults = defaults
         self._call = call
-        self._log = log
+        self._reception = reception
         self._last_number = 0
         self._turn: Turn | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # gRPC takes one write at a time; a cut-off turn still tells its end beside the next.
         self._writing = asyncio.Lock()
 
-    async def run(self, requests: Requests) -> None:
-        """Until the client half-closes and the last turn has ended."""
+    async def run(self, messages: Messages) -> None:
+        """Until the client half-closes and the last turn has ended; raises SessionIdle."""
         try:
-            async for request in requests:
+            while request := await messages.next(is_idle=lambda: not self._tasks):
                 self._take(request)
             if self._tasks:
                 await asyncio.wait(self._tasks)
@@ -113,9 +149,11 @@ class Session:
                     inference_pb2.CompletionSessionResponse(turn=turn.number, event=event)
                 )
         except RouterError as error:
+            self._reception.metrics.refused_requests.labels(error.reason).inc()
             await self._refuse(turn.number, error.to_status(request_id))
         except Exception as cause:
-            fault = internal_error(self._log, "a session's turn failed", cause)
+            log = self._reception.log.bind(request_id=request_id)
+            fault = internal_error(log, "a session's turn failed", cause)
             await self._refuse(turn.number, fault.to_status(request_id))
 
     async def _refuse(self, number: int, status: status_pb2.Status) -> None:
@@ -149,8 +187,9 @@ class Turn:
         self, message: inference_pb2.CompletionRequest, request_id: str, call: Call
     ) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """The completion's events; raises RouterError."""
+        call.account.count_request()
         valid = self._intake.check(message, request_id, self._defaults)
-        generation = await self._intake.start(valid, call.remaining_seconds())
+        generation = await self._intake.start(valid, call.remaining_seconds(), call.account)
         self._generation = generation
         try:
             if self._is_superseded:
@@ -159,7 +198,7 @@ class Turn:
             async for event in generation.events():
                 yield event
         finally:
-            self._intake.release(valid, generation)
+            self._intake.release(valid, generation, call.account)
 
 
 def _out_of_order(path: str, got: object, allowed: str) -> InvalidRequest:

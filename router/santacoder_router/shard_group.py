@@ -58,9 +58,7 @@ async def connect(
     """
     links = [ShardLink(rank, address, credentials) for rank, address in enumerate(addresses)]
     try:
-        asked = (link.describe(DESCRIBE_SECONDS) for link in links)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        description = agree([_answer(answer) for answer in answers])
+        description = agree(await _describe_all(links))
     except BaseException:
         for link in links:
             await link.close()
@@ -68,10 +66,18 @@ async def connect(
     return ShardGroup(links, description, clock)
 
 
-def _answer(answer: Description | BaseException) -> Description:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+async def _describe_all(links: Sequence[ShardLink]) -> list[Description]:
+    asked = (link.describe(DESCRIBE_SECONDS) for link in links)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    try:
+        if failures:
+            raise failures[0]
+        return [answer for answer in answers if isinstance(answer, Description)]
+    finally:
+        # An error that its own trace can reach stays until the collector comes, and with it the
+        # call and the connections: ten more of them a second while a rank is missing.
+        del answers, failures
 
 
 def _nobody() -> None:
@@ -208,6 +214,9 @@ class ShardGroup:
         plan = self._in_flight.get(number)
         if plan is None:
             raise codec.CodecError(f"plan {number}: answered, but not in flight")
+        if plan is not self._oldest() or message.first_step != plan.steps_done:
+            raise codec.CodecError(f"plan {number}: step {message.first_step} is out of order")
+        plan.steps_done += message.steps_run
         result = codec.decode_result(message, plan.row_count, self.description.token_count)
         if _has_lost_its_numbers(result):
             raise codec.CodecError(f"plan {number}: no row's logits are finite")

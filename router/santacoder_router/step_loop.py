@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -21,6 +21,7 @@ from santacoder_router.core.plan import (
     Tokens,
 )
 from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.core.sequence import Sequence
 from santacoder_router.metrics import Metrics
 from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
 
@@ -97,6 +98,11 @@ class StepLoop:
         readers = map(self._readers.get, self._scheduler.running_ids)
         return list(dict.fromkeys(reader.name for reader in readers if reader is not None))
 
+    @property
+    def epoch(self) -> int:
+        """The life of the group that works now; 0 between two."""
+        return self._group.description.epoch if self._group is not None else 0
+
     def wake(self) -> None:
         """There is something to do."""
         self._woken.set()
@@ -116,6 +122,24 @@ class StepLoop:
         with self._fail_stop:
             self._scheduler.cancel(request_id, self._clock())
         self.wake()
+
+    def hold_request(self, request_id: int, is_held: bool) -> None:
+        """Keeps a request out of plans while nobody takes its tokens; raises SchedulerFault."""
+        if self._fault is None:
+            with self._fail_stop:
+                self._scheduler.hold(request_id, is_held, self._clock())
+            self.wake()
+
+    def drop(self, sequences: Iterable[Sequence], reason: FinishReason) -> None:
+        """Ends requests and tells their readers why; raises SchedulerFault."""
+        events: list[Event] = []
+        with self._fail_stop:
+            for sequence in sequences:
+                request_id = sequence.request.request_id
+                events += self._scheduler.cancel(request_id, self._clock(), reason)
+        if events:
+            self._deliver(events)
+            self.wake()
 
     async def serve(self, group: ShardGroup) -> GroupFailure:
         """Works with a group until it fails; raises SchedulerFault."""
@@ -177,7 +201,8 @@ class StepLoop:
         for arrived in results:
             events += self._scheduler.apply(arrived.result, now)
         for request_id, message in group.take_failed_sequences().items():
-            self._log.error("sequence failed on the shard", request_id=request_id, error=message)
+            # Its request's name is in the line that its failure writes.
+            self._log.error("sequence failed on the shard", sequence=request_id, error=message)
             self._scheduler.cancel(request_id, now)
             events.append(Finished(request_id, FinishReason.FAILED))
         return events

@@ -5,10 +5,8 @@ from __future__ import annotations
 import grpc
 
 from santacoder.inference.v1 import inference_pb2
-from santacoder_router.faults import Log
-from santacoder_router.handlers import Call, Handlers
+from santacoder_router.handlers import Call, Handlers, Reception
 from santacoder_router.lifecycle import Lifecycle
-from santacoder_router.metrics import Metrics
 from santacoder_router.prompt_checks import check_detokenize, check_tokenize
 
 SERVICE_NAME = "santacoder.inference.v1.TokenizerService"
@@ -40,9 +38,9 @@ class TokenizerServicer:
         return inference_pb2.DetokenizeResponse(text=serving.tokenizer.detokenize(token_ids))
 
 
-def tokenizer_handler(lifecycle: Lifecycle, metrics: Metrics, log: Log) -> grpc.GenericRpcHandler:
+def tokenizer_handler(lifecycle: Lifecycle, reception: Reception) -> grpc.GenericRpcHandler:
     """The service's handler."""
-    handlers = Handlers(SERVICE_NAME, metrics, log)
+    handlers = Handlers(SERVICE_NAME, reception)
     servicer = TokenizerServicer(lifecycle)
     handlers.add_unary("Tokenize", inference_pb2.TokenizeRequest, servicer.tokenize)
     handlers.add_unary("Detokenize", inference_pb2.DetokenizeRequest, servicer.detokenize)

@@ -1,7 +1,8 @@
 """Who may call: bearer tokens, kept as SHA-256 digests in a file, and what each has a right to.
 
 Knows no wire. A line of the file is a caller's name, the digest of the token in hex, its rights
-with commas between, and if it ends some day the date or time (UTC) from which on it is not good.
+with commas between, if it ends some day the date or time (UTC) from which on it is not good, and
+the caller's limits where they are not the usual ones (`caller_limits.py`), as `rate=20`.
 No message shows a field of the file: somebody may have put the token itself there.
 """
 
@@ -11,11 +12,12 @@ import enum
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from santacoder_router.caller_limits import BadLimit, parse_words
 from santacoder_router.reloading import UnusableFile, read_file
 
 FLAG = "--token-file"
@@ -45,6 +47,8 @@ class Token:
     digest: bytes = field(repr=False)
     rights: frozenset[Right]
     expires_at: datetime | None
+    limits: Mapping[str, object] = field(default_factory=dict)
+    """The caller's own limits, by name."""
 
 
 class TokenExpired(Exception):
@@ -100,10 +104,11 @@ def _parse(text: str) -> Iterator[Token]:
 
 
 def _token(words: list[str], where: str) -> Token:
-    if len(words) not in (3, 4):
-        allowed = "NAME SHA256 RIGHT[,RIGHT] [EXPIRES]"
-        raise UnusableFile(f"{where}: got {len(words)} words; allowed {allowed}")
-    name, digest, rights, *expiry = words
+    plain = [word for word in words if "=" not in word]
+    if len(plain) not in (3, 4) or words[: len(plain)] != plain:
+        allowed = "NAME SHA256 RIGHT[,RIGHT] [EXPIRES] [LIMIT=VALUE ...]"
+        raise UnusableFile(f"{where}: got {len(plain)} words; allowed {allowed}")
+    name, digest, rights, *expiry = plain
     if not NAME.fullmatch(name):
         raise UnusableFile(f"{where}: not a name; allowed 1..64 letters, digits and . _ -")
     if not DIGEST.fullmatch(digest):
@@ -115,7 +120,11 @@ def _token(words: list[str], where: str) -> Token:
         granted = frozenset(Right(right) for right in rights.split(","))
     except ValueError:
         raise UnusableFile(f"{where}: not a right; allowed {', '.join(Right)}") from None
-    return Token(name, bytes.fromhex(digest), granted, _expiry(expiry, where))
+    try:
+        limits = parse_words(words[len(plain) :])
+    except BadLimit as error:
+        raise UnusableFile(f"{where}: {error}") from None
+    return Token(name, bytes.fromhex(digest), granted, _expiry(expiry, where), limits)
 
 
 def _expiry(words: list[str], where: str) -> datetime | None:

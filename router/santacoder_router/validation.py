@@ -30,7 +30,7 @@ PRIORITIES = frozenset(inference_pb2.Priority.values())
 
 @dataclass(frozen=True, slots=True)
 class SessionDefaults:
-    """What holds for a request that says nothing else: an editor's session sets it, once."""
+    """What holds for a request that says nothing else: its caller's, or its session's."""
 
     priority: Priority = Priority.NORMAL
     cache_salt: bytes = b""
@@ -105,10 +105,14 @@ def normalise(
     return valid
 
 
-def check_session_open(message: inference_pb2.SessionOpen, limits: Limits) -> SessionDefaults:
-    """What a session sets for its turns. Raises InvalidRequest with every violation."""
+def check_session_open(
+    message: inference_pb2.SessionOpen, limits: Limits, standing: SessionDefaults
+) -> SessionDefaults:
+    """What a session sets for its turns. Raises InvalidRequest with every violation.
+
+    `standing` holds for one that says nothing.
+    """
     checks = FieldChecks()
-    standing = SessionDefaults()
     defaults = SessionDefaults(
         priority=_priority(checks, message, standing.priority),
         cache_salt=_cache_salt(checks, message, limits, standing.cache_salt),

@@ -16,8 +16,8 @@ UNIX_PATH_LIMIT_BYTES = 107
 class OneLineParser(argparse.ArgumentParser):
     """argparse with long options only in full, and errors as `error: --option: what; got ...`."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, prog: str, description: str, epilog: str = "") -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Say it in one line and leave with exit code 2."""

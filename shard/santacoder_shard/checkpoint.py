@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 
-from santacoder_shard import layouts, model_config, stored_tensors, tokenizer_file, weight_files
+from santacoder_shard import (
+    layouts,
+    manifest,
+    model_config,
+    stored_tensors,
+    tokenizer_file,
+    weight_files,
+)
 from santacoder_shard.errors import CheckpointError
 from santacoder_shard.fingerprint import fingerprint
 from santacoder_shard.geometry import Geometry
@@ -56,14 +63,18 @@ class Checkpoint:
         return self.tensors[self.layout.embedding].dtype
 
 
-def open_checkpoint(path: Path, name: str | None = None, revision: str = "") -> Checkpoint:
+def open_checkpoint(
+    path: Path, name: str | None = None, revision: str = "", verified_as: str = ""
+) -> Checkpoint:
     """Check the folder and describe it; a CheckpointError says in one line what is wrong.
 
-    `name` is by default the folder's own; `revision` is what was asked for of the hub.
+    `name` is by default the folder's own; `revision` is what was asked for of the hub;
+    `verified_as` is what `manifest.verify` gave for the folder, if it has been asked.
     """
     path = path.resolve()
     if not path.is_dir():
         raise CheckpointError(f"{path}: is not a folder")
+    manifest.verify(path, verified_as)
     config = model_config.read_model_config(path / "config.json")
     files = weight_files.find_weight_files(path)
     tensors = stored_tensors.list_tensors(files)

@@ -6,6 +6,7 @@ Knows neither torch nor the model, so that a wrong option is refused in a moment
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from santacoder_shard.arguments import (
     whole_number,
 )
 from santacoder_shard.certificate_files import FLAGS, CertificateFiles
+from santacoder_shard.environment import strange_variables
 
 MAX_PARALLEL_SIZE = 64
 MAX_RUNNING_LIMIT = 1024
@@ -66,6 +68,8 @@ class ShardConfig:
     """Given with a folder that has been resolved already: what the user called it."""
     model_commit: str
     """Given with a folder that has been resolved already: its commit, empty if it has none."""
+    verified_as: str
+    """Given with a folder whose files have been checked already: what they were known by then."""
     listen: str
     """unix:PATH or HOST:PORT."""
     rendezvous: Path | None
@@ -88,6 +92,7 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
     add_model_arguments(parser, model_required=True)
     add_engine_arguments(parser)
     options = parser.parse_args(arguments)
+    check_environment(parser, options)
     if options.rank >= options.tp:
         parser.error(f"--rank: out of range; got {options.rank}; allowed 0..{options.tp - 1}")
     if options.tp > 1 and options.rendezvous is None:
@@ -99,6 +104,7 @@ def parse_config(arguments: Sequence[str]) -> ShardConfig:
         revision=options.revision,
         model_name=options.model_name,
         model_commit=options.model_commit,
+        verified_as=options.verified_as,
         listen=options.listen,
         rendezvous=options.rendezvous,
         epoch=options.epoch,
@@ -117,6 +123,7 @@ def _add_rank_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=whole_number(1, 2**63), default=1, help="life of the group (default 1)")
     add("--model-name", help="what --model, a resolved folder, was called")
     add("--model-commit", default="", help="commit of --model, a resolved folder")
+    add("--verified-as", default="", help="what --model's checked files are known by")
     add("--tls-cert", type=Path, metavar="FILE", help="of shard-RANK.santacoder.internal, PEM")
     add("--tls-key", type=Path, metavar="FILE", help="its key, PEM, mode 0600")
     add("--tls-client-ca", type=Path, metavar="FILE", help="CA of router.santacoder.internal")
@@ -143,6 +150,12 @@ def _tls(parser: OneLineParser, options: argparse.Namespace) -> CertificateFiles
     return None
 
 
+def check_environment(parser: OneLineParser, options: argparse.Namespace) -> None:
+    """With --strict-env a variable that looks like ours and is none is a wrong option."""
+    if options.strict_env and (strange := strange_variables(os.environ)):
+        parser.error(strange[0])
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, model_required: bool) -> None:
     """--model, --revision and --tp."""
     add = parser.add_argument
@@ -158,7 +171,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=DTYPES, default="auto", help="auto is float32 on a CPU, half on a GPU")
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--kv-cache-bytes", type=whole_number(1, 2**44), help="on one rank")
-    cache.add_argument("--kv-cache-tokens", type=whole_number(1, 2**32))
+    cache.add_argument("--kv-cache-tokens", type=whole_number(1, 2**32), help="the same, in tokens")
     running = whole_number(1, MAX_RUNNING_LIMIT)
     add("--max-running", type=running, help="sequences at once (default 8 on CPU, 256 on GPU)")
     tokens = whole_number(16, 65536)
@@ -166,6 +179,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole_number(1, 1024), help="of one rank (default cores / tp)")
     add("--fim", choices=("on", "off"), default="on", help="fill-in-the-middle (default on)")
     add("--log-level", choices=LOG_LEVELS, default="info", help="least level logged (default info)")
+    add("--strict-env", action="store_true", help="refuse unknown SANTACODER_ variables (warn)")
 
 
 def engine_options(options: argparse.Namespace) -> EngineOptions:

@@ -38,6 +38,8 @@ class ResolvedModel:
     """The branch, tag or commit asked for, `main` by default; empty for a local folder."""
     commit: str
     """The 40 hex digits the revision stood for; empty for a local folder."""
+    verified_as: str = ""
+    """What `manifest.verify` gave for the folder, where it has been asked."""
 
 
 def resolve(model: str, revision: str | None) -> ResolvedModel:

@@ -14,15 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from santacoder_shard import manifest
 from santacoder_shard.arguments import EXIT_USAGE, OneLineParser, absolute_path
 from santacoder_shard.config import (
     MAX_PARALLEL_SIZE,
     EngineOptions,
     add_engine_arguments,
     add_model_arguments,
+    check_environment,
     engine_arguments,
     engine_options,
 )
@@ -30,13 +32,18 @@ from santacoder_shard.crash_reports import CrashReports, default_folder, stacks_
 from santacoder_shard.errors import CheckpointError
 from santacoder_shard.fault_points import FaultsRefused, read_faults
 from santacoder_shard.hub import ResolvedModel, resolve
-from santacoder_shard.log import make_logger
+from santacoder_shard.log import Logger, make_logger
+from santacoder_shard.log_sink import LogSink
 from santacoder_shard.model_config import read_model_config
 from santacoder_shard.router_options import add_router_arguments, refusal_of, router_arguments
 from santacoder_shard.supervise import Supervisor
 
 EXIT_MODEL = 3
 DEMO_NAME = "santacoder-demo"
+SIGNALS = (
+    "Signals: TERM and INT let running requests end and exit, at the second time at once; USR2"
+    " replaces the ranks, and running requests go on with the new ones."
+)
 # In an installed wheel, and in a checkout.
 DEMO_FOLDERS = (
     Path(__file__).parent / "demo_checkpoint",
@@ -69,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read_faults(os.environ)
         model = find_model(config)
         check_parallel_size(model.path, config.tensor_parallel_size)
+        # Once for all ranks and all their lives, as long as the files stay what they are.
+        model = replace(model, verified_as=manifest.verify(model.path))
     except CheckpointError as error:
         _say(f"error: {error}")
         return EXIT_MODEL
@@ -78,19 +87,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Fetching a model takes minutes; nothing else has been started yet.
         return 128 + signal.SIGINT
-    log = make_logger(config.engine.log_level)
+    errors = LogSink(sys.stderr.fileno())
+    log = make_logger(config.engine.log_level, errors)
     log.info("model found", path=str(model.path), seconds=round(time.monotonic() - started_at, 2))
     # Its mode is 0700, and its path is short enough for a Unix socket.
     run_folder = Path(tempfile.mkdtemp(prefix="santacoder-"))
     try:
-        return asyncio.run(_supervise(config, model, run_folder))
+        return asyncio.run(_supervise(config, model, run_folder, errors, log))
     finally:
         shutil.rmtree(run_folder, ignore_errors=True)
+        errors.close()
 
 
 def parse_config(arguments: Sequence[str]) -> LaunchConfig:
     """Read the arguments; a wrong one ends the process with one line and exit code 2."""
-    parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.")
+    parser = OneLineParser("santacoder-serve", "Serve a SantaCoder model on this machine.", SIGNALS)
     add_model_arguments(parser, model_required=False)
     add_engine_arguments(parser)
     add_router_arguments(parser)
@@ -102,6 +113,7 @@ def parse_config(arguments: Sequence[str]) -> LaunchConfig:
         help="where a report of each death of the ranks goes, the last 20 (%(default)s)",
     )
     options = parser.parse_args(arguments)
+    check_environment(parser, options)
     if refusal := refusal_of(options):
         parser.error(refusal)
     return LaunchConfig(
@@ -144,7 +156,9 @@ def check_parallel_size(folder: Path, size: int) -> None:
         )
 
 
-async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Path) -> int:
+async def _supervise(
+    config: LaunchConfig, model: ResolvedModel, run_folder: Path, errors: LogSink, log: Logger
+) -> int:
     size = config.tensor_parallel_size
     addresses = [f"unix:{run_folder}/rank-{rank}.sock" for rank in range(size)]
     router_command = [
@@ -154,19 +168,20 @@ async def _supervise(config: LaunchConfig, model: ResolvedModel, run_folder: Pat
         "--notes",
         *config.router_arguments,
     ]
-    log = make_logger(config.engine.log_level)
     supervisor = Supervisor(
         router_command,
         _rank_command(config, model, addresses, run_folder),
         size,
-        announce=_print,
-        say=_say,
+        # Whoever does not read what is said here is served all the same.
+        announce=LogSink(sys.stdout.fileno()).info,
+        say=errors.info,
         log=log,
         undertaker=CrashReports(config.crash_folder, run_folder, log),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.signalled, number)
+    loop.add_signal_handler(signal.SIGUSR2, supervisor.renew_group)
     return await supervisor.run()
 
 
@@ -179,6 +194,7 @@ def _rank_command(
         f"--model-name={model.name}",
         f"--model-commit={model.commit}",
         f"--revision={model.revision}",
+        f"--verified-as={model.verified_as}",
         "--exit-with-stdin",
         *engine_arguments(config.engine),
     ]
@@ -201,11 +217,6 @@ def _rank_command(
 def _python_module(name: str) -> list[str]:
     # -P: a folder of that name in the user's working directory is not what is meant.
     return [sys.executable, "-P", "-m", name]
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _say(line: str) -> None:

@@ -63,7 +63,7 @@ def load_rank(config: ShardConfig, log: Logger, points: FaultPoints | None = Non
     # Set on the thread that will run the model: torch keeps it per thread.
     torch.set_num_threads(config.engine.thread_count or _default_thread_count(size))
     source = _find_model(config)
-    checkpoint = open_checkpoint(source.path, source.name, source.revision)
+    checkpoint = open_checkpoint(source.path, source.name, source.revision, config.verified_as)
     if refusal := checkpoint.geometry.refusal(size):
         raise ParallelSizeError(f"--{refusal}")
     device, obstacle = choose_device(config.engine.device, config.rank, size, checkpoint.geometry)

@@ -7,13 +7,18 @@ from typing import cast
 
 import structlog
 
+from santacoder_shard.log_sink import LogSink
+
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def make_logger(level: str) -> Logger:
-    """A logger of its own, so that importing this package configures nothing for others."""
+def make_logger(level: str, sink: LogSink | None = None) -> Logger:
+    """A logger of its own, so that importing this package configures nothing for others.
+
+    Without a sink whoever logs waits until the line is taken.
+    """
     logger = structlog.wrap_logger(
-        structlog.WriteLogger(sys.stderr),
+        sink or structlog.WriteLogger(sys.stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -13,7 +13,23 @@ FILES = {
     "--tls-cert": "certificate chain of the public port, PEM",
     "--tls-key": "its key, PEM, mode 0600",
     "--tls-client-ca": "clients must have a certificate of this CA (mTLS)",
-    "--token-file": "who may call what: a line has NAME SHA256 RIGHT[,RIGHT] [EXPIRES]",
+    "--token-file": "who may call what: NAME SHA256 RIGHT[,RIGHT] [EXPIRES] [LIMIT=VALUE ...]",
+}
+BOUNDS = {
+    "--queue-requests": "most sequences that wait (512)",
+    "--queue-tokens": "most prompt tokens that wait (262144)",
+    "--queue-wait-seconds": "longest wait in the queue (10)",
+    "--stream-stall-seconds": "how long a reader may take nothing of what waits for it (30)",
+    "--memory-limit-bytes": "what the router may hold (its control group's limit)",
+    "--caller-running": "most sequences of one caller that run at once (64)",
+    "--caller-queued": "most of its sequences that wait (128)",
+    "--caller-queued-tokens": "most of its prompt tokens that wait (65536)",
+    "--caller-sessions": "most of its open editor sessions (64)",
+    "--caller-rate": "most of its requests a second (100)",
+}
+NUMBERS = {
+    "--max-connections": ("N", "most connections of callers at once (1024)"),
+    "--session-idle-seconds": ("SECONDS", "an idle session of a caller is closed after that (60)"),
 }
 
 
@@ -23,13 +39,23 @@ def add_router_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
     parser.add_argument("--port", type=port, default=50051, help="0 takes a free one")
     parser.add_argument("--metrics-port", type=port, help="for Prometheus, on loopback")
+    parser.add_argument("--otlp-endpoint", metavar="URL", help="collector of traces, OTLP (none)")
     for flag, text in FILES.items():
         parser.add_argument(flag, type=absolute_path, metavar="FILE", help=text)
+    for flag, (name, text) in NUMBERS.items():
+        parser.add_argument(flag, metavar=name, help=text)
     parser.add_argument(
         "--insecure-allow-remote",
         action="store_true",
         help="listen for other machines without TLS or without knowing who calls",
     )
+    group = parser.add_argument_group(
+        "overload",
+        "what is above these is refused at once, with a time to come back. A caller is a token's or"
+        " certificate's name; where nobody is asked, only what is given here limits a connection",
+    )
+    for flag, text in BOUNDS.items():
+        group.add_argument(flag, metavar="N", help=text)
 
 
 def refusal_of(options: argparse.Namespace) -> str:
@@ -47,12 +73,14 @@ def refusal_of(options: argparse.Namespace) -> str:
 
 def router_arguments(options: argparse.Namespace) -> tuple[str, ...]:
     """The arguments from which the router reads them."""
-    given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in FILES}
+    flags = (*FILES, *BOUNDS, *NUMBERS)
+    given = {flag: getattr(options, flag[2:].replace("-", "_")) for flag in flags}
     values = {
         "--host": options.host,
         "--port": options.port,
         "--log-level": options.log_level,
         "--metrics-port": options.metrics_port,
+        "--otlp-endpoint": options.otlp_endpoint,
         **given,
     }
     arguments = [f"{flag}={value}" for flag, value in values.items() if value is not None]

@@ -23,10 +23,12 @@ import uvloop
 
 from santacoder_shard.certificates import server_credentials
 from santacoder_shard.config import ShardConfig
+from santacoder_shard.environment import strange_variables
 from santacoder_shard.errors import CheckpointError, ParallelSizeError, UnusableOption
 from santacoder_shard.fault_points import FaultsRefused, faults_of, read_faults
 from santacoder_shard.loading import load_rank
 from santacoder_shard.log import Logger, make_logger
+from santacoder_shard.log_sink import LogSink
 from santacoder_shard.router_identity import admit_router
 from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder
@@ -78,20 +80,27 @@ def serve(config: ShardConfig) -> int:
     os.umask(0o077)
     # Prompts and keys are in memory: no core dump takes them to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    log = make_logger(config.engine.log_level)
+    sink = LogSink(sys.stderr.fileno())
+    log = make_logger(config.engine.log_level, sink)
+    if not config.exit_with_stdin:  # or the router says it, once for all
+        for line in strange_variables(os.environ):
+            log.warning(line)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(config, log))
+            return runner.run(_serve(config, sink, log))
     except tuple(EXIT_CODES) as error:
-        _say(f"error: {error}")
+        sink.error(f"error: {error}")
         return EXIT_CODES[type(error)]
     except Exception as error:
         log.error("internal error", exc_info=error)
-        _say(f"error: internal error: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        first_line = str(error).partition("\n")[0]
+        sink.error(f"error: internal error: {type(error).__name__}: {first_line}")
         return EXIT_INTERNAL
+    finally:
+        sink.close()
 
 
-async def _serve(config: ShardConfig, log: Logger) -> int:
+async def _serve(config: ShardConfig, sink: LogSink, log: Logger) -> int:
     stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     _watch_signals(stopped)
     if config.exit_with_stdin:
@@ -108,7 +117,7 @@ async def _serve(config: ShardConfig, log: Logger) -> int:
     log.info("leaving", reason=end.reason)
     if end.clean:
         return EXIT_OK
-    _say(f"error: {end.reason}")
+    sink.error(f"error: {end.reason}")
     return EXIT_FAILED
 
 
@@ -242,7 +251,3 @@ def _is_orphan() -> bool:
 def _stop(stopped: asyncio.Future[str], reason: str) -> None:
     if not stopped.done():
         stopped.set_result(reason)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")

@@ -26,7 +26,11 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is missing and what opening could hang on (a FIFO, a device)."""
+    """Refuse what is missing, what opening could hang on (a FIFO, a device), and links elsewhere.
+
+    A link may lead to another file of the model's folder, and in the hub's cache to its blobs: a
+    folder from somebody else must not make this user's other files be read, and told of.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -35,6 +39,14 @@ def check_regular(path: Path) -> None:
         ) from error
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path.name}: is not a regular file")
+    if path.is_symlink() and not path.resolve().is_relative_to(_root_of(path.parent)):
+        raise CheckpointError(f"{path.name}: is a link that leaves the model's folder")
+
+
+def _root_of(folder: Path) -> Path:
+    """The folder itself; of a snapshot in the hub's cache, whose files are links, the model's."""
+    folder = folder.resolve()
+    return folder.parents[1] if folder.parent.name == "snapshots" else folder
 
 
 def parse_object(data: bytes, where: str) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Supervisor:
         self._ranks: list[Child] = []
         self._stop: asyncio.Future[signal.Signals] = loop.create_future()
         self._abort: asyncio.Future[signal.Signals] = loop.create_future()
+        self._renewal: asyncio.Future[None] = loop.create_future()
 
     def signalled(self, number: signal.Signals) -> None:
         """The first signal asks for a drain, the second ends everything at once."""
@@ -82,6 +83,11 @@ class Supervisor:
             if not wanted.done():
                 wanted.set_result(number)
                 return
+
+    def renew_group(self) -> None:
+        """Ends the ranks and starts new ones; running requests go on with those."""
+        if not self._renewal.done():
+            self._renewal.set_result(None)
 
     async def run(self) -> int:
         """Until stopped or beyond repair; the exit code. No child is left when it returns."""
@@ -101,7 +107,7 @@ class Supervisor:
         router = self._router = await Child.start("router", self._router_command, self._say)
         await self._start_ranks()
         while True:
-            news = () if self._announced else (router.ready,)
+            news = (self._renewal, *(() if self._announced else (router.ready,)))
             await _first(self._stop, router.exited, *(rank.exited for rank in self._ranks), *news)
             if self._stop.done():
                 return await self._drain(router)
@@ -111,7 +117,9 @@ class Supervisor:
                 self._announced = True
                 self._note("serving", line=router.ready.result())
                 self._announce(router.ready.result())
-            if any(rank.exited.done() for rank in self._ranks):
+            if self._renewal.done():
+                await self._renew_ranks()
+            elif any(rank.exited.done() for rank in self._ranks):
                 dead = await self._bury_ranks(router)
                 if not await self._restarted(dead, router):
                     return await self._give_up(dead, router)
@@ -124,6 +132,14 @@ class Supervisor:
             rank = await Child.start(f"rank {number}", command, self._say)
             rank.ready.add_done_callback(functools.partial(self._note_ready, rank))
             self._ranks.append(rank)
+
+    async def _renew_ranks(self) -> None:
+        """Nobody is at fault, so it counts as no restart."""
+        self._renewal = asyncio.get_running_loop().create_future()
+        self._log.warning("replacing the ranks, as asked")
+        await asyncio.gather(*(rank.kill() for rank in self._ranks))
+        self._ranks = []
+        await self._start_ranks()
 
     def _note_ready(self, rank: Child, _: asyncio.Future[str]) -> None:
         self._note(f"{rank.name} is ready")

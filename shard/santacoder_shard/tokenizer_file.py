@@ -18,6 +18,7 @@ END_OF_TEXT = "<|endoftext|>"
 # In the order of SantaCoder's ids, which old revisions of its tokenizer lack.
 SANTACODER_SPECIALS = (END_OF_TEXT, "<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>")
 SENTINEL_PARTS = ("prefix", "suffix", "middle", "pad")
+PANIC = "PanicException"
 # Bytes that never occur in UTF-8; tokenizers trained on text lack their symbols.
 NEVER_IN_UTF8 = frozenset(chr(byte) for byte in (0xC0, 0xC1, *range(0xF5, 0x100)))
 
@@ -43,6 +44,7 @@ def read_tokenizer(path: Path, vocabulary_size: int) -> TokenizerFile:
     if _mend(tokenizer):
         data = tokenizer.to_str().encode()
     ids = tokenizer.get_vocab(with_added_tokens=True)
+    _check_added(path, data, ids)
     _check_byte_symbols(path, ids)
     highest = max(ids.values())
     if highest >= vocabulary_size:
@@ -70,8 +72,11 @@ def read_tokenizer(path: Path, vocabulary_size: int) -> TokenizerFile:
 def _parse(path: Path, data: bytes) -> Tokenizer:
     try:
         return Tokenizer.from_str(data.decode("utf-8"))
-    except Exception as error:
-        # The library raises bare Exception for a file that it cannot read.
+    except BaseException as error:
+        # The library raises bare Exception for a file that it cannot read, and a panic of it is
+        # not even that.
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path.name}: is not a tokenizer file: {reason:.120}") from error
 
@@ -88,6 +93,17 @@ def _mend(tokenizer: Tokenizer) -> bool:
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return is_old or cuts
+
+
+def _check_added(path: Path, data: bytes, ids: dict[str, int]) -> None:
+    """The library gives a token another id where the file's is taken; the router would not."""
+    for token in strict_json.parse_object(data, path.name).get("added_tokens") or ():
+        name, number = token["content"], token["id"]
+        if ids[name] != number:
+            raise CheckpointError(
+                f"{path.name}: added_tokens: {name!r:.60}: its id is taken, or skips others;"
+                f" got {number}; allowed {ids[name]}"
+            )
 
 
 def _check_byte_symbols(path: Path, ids: dict[str, int]) -> None:

@@ -49,12 +49,18 @@ def _read_index(index: Path) -> WeightFiles:
     suffix = index.name.removesuffix(INDEX_SUFFIX).rpartition(".")[2]
     for name, file_name in weight_map.items():
         # A name with a folder in it could leave the checkpoint.
+        entry = f"{where}: weight_map.{name:.100}"
         plain = isinstance(file_name, str) and Path(file_name).name == file_name
         if not plain or not file_name.endswith(f".{suffix}"):
-            raise CheckpointError(
-                f"{where}: weight_map.{name}: must be a .{suffix} file here; got {file_name!r:.60}"
-            )
-        if not (index.parent / file_name).exists():
-            raise CheckpointError(f"{where}: weight_map.{name}: points to {file_name}: not found")
+            raise CheckpointError(f"{entry}: must be a .{suffix} file here; got {file_name!r:.60}")
+        if not _is_there(index.parent / file_name):
+            raise CheckpointError(f"{entry}: points to {file_name:.60}: not found")
     paths = tuple(index.parent / name for name in sorted(set(weight_map.values())))
     return WeightFiles(index, paths, weight_map)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long is nobody's
+        return False

@@ -227,10 +227,16 @@ def test_tokenize_and_info_print_plainly_or_as_json(serve: Serve, run: Run) -> N
     [
         ((), "the following arguments are required: COMMAND"),
         (("complete",), "the following arguments are required: PROMPT"),
-        (("complete", "x", "--top-k", "many"), "argument --top-k: invalid int value: 'many'"),
-        (("complete", "x", "--priority", "urgent"), "invalid choice: 'urgent'"),
+        (
+            ("complete", "x", "--top-k", "many"),
+            "--top-k: not readable; got 'many'; allowed a whole number",
+        ),
+        (
+            ("complete", "x", "--priority", "urgent"),
+            "--priority: unknown; got 'urgent'; allowed low, normal, high",
+        ),
         (("complete", "x", "--max-new", "3"), "unrecognized arguments: --max-new 3"),
-        (("complete", "x", "--logit-bias", "3"), "argument --logit-bias"),
+        (("complete", "x", "--logit-bias", "3"), "--logit-bias: not readable; got "),
         (("infill", "--prefix-file", "f"), "the following arguments are required: --suffix-file"),
         (("infill", "--prefix-file", "/nowhere", "--suffix-file", "f"), "/nowhere: No such file"),
         (("infill", "--prefix-file", "/", "--suffix-file", "f"), "/: Is a directory"),

@@ -137,6 +137,28 @@ def test_details_that_contradict_the_status_are_left_out(details: bytes) -> None
     assert (type(error), str(error), error.reason) == (ServerError, "plain", None)
 
 
+@pytest.mark.fault("R1", "X1")
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        (grpc.StatusCode.CANCELLED, "", Unavailable),
+        (grpc.StatusCode.CANCELLED, None, Unavailable),
+        (grpc.StatusCode.CANCELLED, "CANCELLED", Unavailable),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", Unavailable),
+        (grpc.StatusCode.CANCELLED, "Locally cancelled by application!", Cancelled),
+        (grpc.StatusCode.CANCELLED, "Channel closed!", Cancelled),
+        (grpc.StatusCode.INTERNAL, "internal error; id 0123", ServerError),
+    ],
+)
+def test_a_call_that_was_dropped_is_told_from_one_that_was_cancelled(
+    code: grpc.StatusCode, details: str | None, kind: type
+) -> None:
+    nothing = grpc.aio.Metadata()
+    rpc_error = grpc.aio.AioRpcError(code, nothing, nothing, details=details)
+    error = errors.error_from_rpc(rpc_error)
+    assert (type(error), error.reason) == (kind, None)
+
+
 def test_a_code_that_grpc_does_not_know_is_a_server_error() -> None:
     assert isinstance(errors.error_from_status(status_pb2.Status(code=99)), ServerError)
 

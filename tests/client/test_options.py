@@ -69,15 +69,15 @@ def test_every_field_of_the_table_is_a_field_of_the_message(name: str, field: st
         ({"top_k": True}, "sampling.top_k: wrong type; got a value of type bool; allowed an int"),
         (
             {"max_new_tokens": 2**31},
-            "stopping.max_new_tokens: out of range; got 2147483648; allowed an integer of 32 bits",
+            "stopping.max_new_tokens: out of range; got 2147483648; allowed 1..2147483647",
         ),
         (
             {"seed": -(2**63) - 1},
-            "sampling.seed: out of range; got -9223372036854775809; allowed an integer of 64 bits",
+            "sampling.seed: out of range; got -9223372036854775809; allowed 0..9223372036854775807",
         ),
         (
             {"seed": 10**5000},
-            "sampling.seed: out of range; got a very large number; allowed an integer of 64 bits",
+            "sampling.seed: out of range; got a very large number; allowed 0..9223372036854775807",
         ),
         (
             {"temperature": "hot"},
@@ -85,7 +85,7 @@ def test_every_field_of_the_table_is_a_field_of_the_message(name: str, field: st
         ),
         (
             {"temperature": 10**400},
-            "sampling.temperature: out of range; got a very large number; allowed a float",
+            "sampling.temperature: not a finite number; got inf; allowed 0 or 0.01..5",
         ),
         ({"echo": 1}, "output.echo: wrong type; got a value of type int; allowed True or False"),
         (
@@ -125,7 +125,7 @@ def test_every_field_of_the_table_is_a_field_of_the_message(name: str, field: st
         ({"request_id": 5}, "request_id: wrong type; got a value of type int; allowed a str"),
         (
             {"time_budget": math.nan},
-            "time_budget: out of range; got nan; allowed a finite number of seconds",
+            "time_budget: not a finite number; got nan; allowed 0.01..600",
         ),
         (
             {"timeout": math.inf},
@@ -146,7 +146,8 @@ def test_what_no_message_can_carry_is_refused_in_the_standard_form(
     error = caught.value
     assert str(error) == message
     assert error.code.name == "INVALID_ARGUMENT"
-    assert error.reason in {"WRONG_TYPE", "OUT_OF_RANGE", "ENUM_UNKNOWN", "MALFORMED_REQUEST"}
+    own = {"WRONG_TYPE", "OUT_OF_RANGE", "ENUM_UNKNOWN", "MALFORMED_REQUEST"}
+    assert error.reason in own or str(error.reason).endswith("_RANGE")
     (violation,) = error.violations
     assert f"{violation.field}: {violation.description}" == message
     assert violation.reason == error.reason
@@ -166,10 +167,6 @@ def test_values_of_kindred_types_are_taken() -> None:
     assert options.sampling.temperature == 0.5
     assert list(options.stopping.stop) == ["a", "b"]
     assert list(options.stopping.stop_token_ids) == [0, 1]
-
-
-def test_not_a_number_is_sent_for_the_server_to_refuse() -> None:
-    assert math.isnan(sent(temperature=math.nan).sampling.temperature)
 
 
 def test_one_stop_string_needs_no_list() -> None:

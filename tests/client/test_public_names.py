@@ -9,15 +9,15 @@ import santacoder_client
 from santacoder_client import testing
 
 PUBLIC_NAMES = """
-    TLS Accepted AlreadyExists AsyncClient AsyncCompletionStream AsyncSession Cancelled Choice
-    Client Completion CompletionOptions CompletionStream DeadlineExceeded FailedPrecondition
+    TLS Accepted AlreadyExists AsyncClient AsyncCompletionStream AsyncSession CallerLimits Cancelled
+    Choice Client Completion CompletionOptions CompletionStream DeadlineExceeded FailedPrecondition
     FimOrder FinishReason InvalidRequest Limits ModelInfo Output Overloaded PermissionDenied Piece
     PositionLogprobs Priority Prompt RetryPolicy Sampling SantaCoderError ServerError Session
     SpecialToken Stopping Timings TokenLogprob TruncatePolicy Unauthenticated Unavailable Usage
     Violation
 """.split()
 VERBS = """
-    close complete detokenize infill model session stream stream_infill tokenize wait_ready
+    close complete detokenize infill model resume session stream stream_infill tokenize wait_ready
 """.split()
 PLAIN_INSTALL = {
     "google",

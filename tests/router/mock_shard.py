@@ -23,6 +23,8 @@ SPECIALS = ("<|endoftext|>", "<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<f
 END_OF_TEXT_ID = 256
 Stream = grpc.aio.ServicerContext[shard_pb2.ExecuteRequest, shard_pb2.ExecuteResponse]
 Outbox = asyncio.Queue[shard_pb2.ExecuteResponse]
+Tamper = Callable[[shard_pb2.ExecuteResponse], list[shard_pb2.ExecuteResponse]]
+"""What becomes of a frame on its way to the router."""
 
 
 def byte_tokenizer(specials: tuple[str, ...] = SPECIALS) -> Tokenizer:
@@ -67,6 +69,7 @@ class Behaviour:
     poison_id: int | None = None
     fingerprint: str = "fingerprint"
     protocol_version: int = 1
+    tamper: Tamper = field(default=lambda frame: [frame])
     interrupted_plan_numbers: list[int] = field(default_factory=list)
     lease_steps: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -90,6 +93,7 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
         self.step_count = 0
         self.stream_ended_cleanly = False
         self.died = asyncio.Event()
+        self.ended = asyncio.Event()
         self._rank = rank
         self._size = size
         self._epoch = epoch
@@ -168,12 +172,14 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
             await self._receive(queue, outbox, stream)
             self.stream_ended_cleanly = True
         finally:
+            self.ended.set()
             for task in tasks:
                 task.cancel()
 
     async def _send(self, outbox: Outbox, stream: Stream) -> None:
         while True:
-            await stream.write(await outbox.get())
+            for frame in self._behaviour.tamper(await outbox.get()):
+                await stream.write(frame)
 
     async def _receive(
         self, queue: asyncio.Queue[shard_pb2.Plan], outbox: Outbox, stream: Stream

@@ -20,6 +20,7 @@ from router.mock_shard import Behaviour, MockGroup
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder.inference.v1 import inference_pb2_grpc
+from santacoder_router.accounts import Account
 from santacoder_router.config import RouterConfig
 from santacoder_router.router import Ending, Router
 from santacoder_router.step_loop import StepLoop
@@ -59,6 +60,10 @@ class Running:
     def is_sequence_on_shard(self) -> bool:
         """Whether a sequence that has not ended is in a slot of rank 0."""
         return any(not slot.ended for slot in self.group.shards[0].engine.slots.values())
+
+    def account(self, peer: str = "here") -> Account:
+        """A caller who is nothing but a connection."""
+        return self.router._reception.accounts.of(peer, lambda: None)
 
     def pass_time(self, seconds: float) -> None:
         """What is due within so many seconds is due now."""

@@ -46,8 +46,9 @@ def test_every_method_of_the_contract_has_a_rule() -> None:
 
 def test_a_good_token_gives_its_callers_name_and_health_needs_none(access: Access) -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
-        assert access.check(COMPLETE, bearer(f"{scheme} {SECRET}")) == "alice"
-    assert all(access.check(method, []) == "" for method in OPEN_METHODS)
+        token = access.check(COMPLETE, bearer(f"{scheme} {SECRET}"))
+        assert token is not None and token.caller == "alice"
+    assert all(access.check(method, []) is None for method in OPEN_METHODS)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from router.running_router import make_log
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_router.core import plan as core
-from santacoder_router.generation import Generation, Surroundings
+from santacoder_router.generation import Generation
 from santacoder_router.limits import Limits
 from santacoder_router.metrics import Metrics
 from santacoder_router.poison_list import PoisonList
 from santacoder_router.resolution import resolve
+from santacoder_router.surroundings import Surroundings
 from santacoder_router.text.prompt import PromptIds
 from santacoder_router.text.tokenizer import Tokenizer
 from santacoder_router.turns import Turns
@@ -31,6 +32,8 @@ def generation() -> Generation:
     surroundings = Surroundings(
         tokenizer=Tokenizer(byte_tokenizer().to_str().encode()),
         model_revision="",
+        retry_seconds=lambda caller, priority: 1.0,
+        hold=lambda sequence, is_held: None,
         cancel=lambda _: None,
         turns=Turns(lambda: 0.0),
         clock=lambda: 0.0,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -191,3 +194,40 @@ def test_a_scheduler_that_fails_ends_the_router_and_says_so_to_all(
             return (await running.run).name
 
     assert asyncio.run(scenario()) == "FAULT"
+
+
+@pytest.mark.long
+@pytest.mark.fault("N9", "X11")
+def test_while_a_rank_is_missing_descriptors_do_not_pile_up(tmp_path: Path) -> None:
+    def open_count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def scenario() -> None:
+        async with running_router(tmp_path, size=2) as running:
+            golden = await running.complete(stopping=LONG)
+            before, tries = open_count(), 0
+            await running.group.stop()
+            # One of the next life's two ranks is there, and does not mind being asked.
+            running.group = running.group.next_life()
+            present = running.group.shards[0]
+            describe = present.Describe
+
+            async def counted(*words: Any) -> Any:
+                nonlocal tries
+                tries += 1
+                return await describe(*words)
+
+            present.Describe = counted  # type: ignore[method-assign,assignment]
+            await present.start()
+            await until(lambda: tries >= 20)
+            await running.group.shards[1].start()
+            assert (await running.complete(stopping=LONG)).choices == golden.choices
+            # Each try that is not forgotten connects now, too.
+            await asyncio.sleep(1.0)
+            assert open_count() < before + 15
+
+    gc.disable()  # the router's own collector comes seldom, too
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()

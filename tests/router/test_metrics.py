@@ -10,9 +10,10 @@ from pathlib import Path
 from router.running_router import Running, failure_of, running_router, until
 
 from santacoder.inference.v1 import inference_pb2 as pb
-from santacoder_router.metrics import Metrics, MetricsServer
+from santacoder_router.metrics import Metrics
+from santacoder_router.metrics_server import MetricsServer
 
-UNITS = ("_total", "_seconds", "_tokens", "_requests", "_blocks")
+UNITS = ("_total", "_seconds", "_tokens", "_requests", "_blocks", "_bytes", "_fds")
 
 
 def test_every_name_ends_in_its_unit_and_none_is_global() -> None:

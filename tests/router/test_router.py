@@ -22,6 +22,7 @@ from router.running_router import (
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_router.group_lives import GroupUnreachable
 from santacoder_router.handshake import GroupRefused
+from santacoder_router.lifecycle import Phase
 from santacoder_router.router import Ending, Router
 
 
@@ -53,6 +54,25 @@ def test_a_drain_lets_running_requests_finish_and_refuses_new_ones(tmp_path: Pat
 
 
 @pytest.mark.fault("X1")
+def test_while_it_withdraws_health_says_so_and_who_comes_is_served(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_router(tmp_path, withdraw_seconds=1.0) as running:
+            health = health_pb2_grpc.HealthStub(running.channel)
+            running.router.drain()
+            status = (await health.Check(health_pb2.HealthCheckRequest())).status
+            assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+            if running.router.lifecycle.phase is Phase.WITHDRAWING:  # on a machine that moves on
+                assert (await running.complete()).choices
+            # A group that dies and comes back meanwhile does not call the callers back.
+            running.router.lifecycle.enter(Phase.SERVING)
+            status = (await health.Check(health_pb2.HealthCheckRequest())).status
+            assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await running.run is Ending.DRAINED
+            assert running.router.lifecycle.phase is Phase.DRAINING
+
+    asyncio.run(scenario())
+
+
 def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.5)

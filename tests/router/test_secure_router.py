@@ -21,6 +21,7 @@ from router.running_router import (
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder.inference.v1 import inference_pb2_grpc
+from santacoder_router.caller_limits import KNOWN
 from santacoder_router.certificates import CertificateFiles
 from santacoder_router.reloading import UnusableFile
 from santacoder_router.router import Router
@@ -51,7 +52,7 @@ def trusting(authority: Authority, own: Pair | None = None) -> grpc.ChannelCrede
 @contextlib.asynccontextmanager
 async def connected(
     running: Running, credentials: grpc.ChannelCredentials | None
-) -> AsyncIterator[Callable[[], Any]]:
+) -> AsyncIterator[Callable[..., Any]]:
     """A connection of its own; gives what completes over it."""
     address = running.router.address
     channel = (
@@ -64,7 +65,7 @@ async def connected(
     )
     stub = inference_pb2_grpc.CompletionServiceStub(channel)
     async with channel:
-        yield lambda: stub.Complete(pb.CompleteRequest(completion=request()))
+        yield lambda **fields: stub.Complete(pb.CompleteRequest(completion=request(**fields)))
 
 
 async def is_let_in(running: Running, credentials: grpc.ChannelCredentials | None) -> bool:
@@ -105,6 +106,27 @@ def test_with_a_client_ca_only_its_certificates_are_let_in(
             assert await is_let_in(running, trusting(authority, client))
             assert not await is_let_in(running, trusting(authority))
             assert not await is_let_in(running, trusting(authority, stranger))
+
+    asyncio.run(scenario())
+
+
+def test_a_client_is_known_by_its_certificate_and_shares_no_prompt_with_another(
+    tmp_path: Path, authority: Authority, server_pair: Pair
+) -> None:
+    files = CertificateFiles(server_pair.certificate, server_pair.key, authority.ca)
+    clients = [authority.issue(name) for name in ("editor.test", "builder.test")]
+
+    async def scenario() -> None:
+        async with running_router(tmp_path, security=SecurityConfig(tls=files)) as running:
+            cached_counts = []
+            for client in (*clients, clients[0]):
+                async with connected(running, trusting(authority, client)) as complete:
+                    answer = await complete(text="x" * 40)
+                    cached_counts.append(answer.usage.cached_token_count)
+            assert cached_counts == [0, 0, 32]
+            known = running.router._reception.accounts._known
+            assert list(known) == ["editor.test", "builder.test"]
+            assert all(account.limits == KNOWN for account in known.values())
 
     asyncio.run(scenario())
 

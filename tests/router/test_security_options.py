@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from router.running_router import make_log, until
 from santacoder_router import doors
 from santacoder_router.certificates import CertificateFiles
 from santacoder_router.config import parse_arguments
+from santacoder_router.metrics import Metrics
 from santacoder_router.security_options import SecurityConfig
 
 LOCAL = ["--shards", "unix:/a"]
@@ -47,20 +49,38 @@ def test_certificates_are_paths() -> None:
     assert security.tls == CertificateFiles(Path("c"), Path("k"), Path("a"))
 
 
+Lines = list[dict[str, Any]]
+
+
+async def reminded(config: SecurityConfig, metrics: Metrics) -> Lines:
+    """What is said, again and again, until there are a few lines of it."""
+    lines: Lines = []
+    reminder = asyncio.create_task(doors.remind(config, metrics, make_log(lines)))
+    await until(lambda: len(lines) > 2)
+    reminder.cancel()
+    return lines
+
+
 @pytest.mark.fault("G3")
 def test_that_it_is_open_is_said_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "REMINDER_SECONDS", 0.0)
-    lines: list[dict[str, Any]] = []
+    lines = asyncio.run(reminded(SecurityConfig(is_open=True), Metrics()))
+    assert {(line["level"], line["event"][:14]) for line in lines} == {
+        ("warning", "other machines")
+    }
 
-    async def scenario() -> None:
-        await doors.remind(SecurityConfig(), make_log(lines))
-        assert lines == []
-        reminder = asyncio.create_task(doors.remind(SecurityConfig(is_open=True), make_log(lines)))
-        await until(lambda: len(lines) > 2)
-        reminder.cancel()
 
-    asyncio.run(scenario())
-    assert {line["level"] for line in lines} == {"warning"}
+@pytest.mark.fault("X10")
+@pytest.mark.parametrize(("days", "is_told"), [(-1, True), (6, True), (8, False)])
+def test_a_certificate_s_end_is_said_seven_days_before(
+    monkeypatch: pytest.MonkeyPatch, days: int, is_told: bool
+) -> None:
+    monkeypatch.setattr(doors, "REMINDER_SECONDS", 0.0)
+    metrics = Metrics()
+    metrics.note_expiry(datetime.now(UTC) + timedelta(days=days))
+    # An open door is always told, so that there is something to wait for.
+    lines = asyncio.run(reminded(SecurityConfig(is_open=True), metrics))
+    assert any("certificate" in line["event"] for line in lines) is is_told
 
 
 @pytest.mark.fault("G3")

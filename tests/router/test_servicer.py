@@ -510,7 +510,8 @@ def test_a_reader_that_is_behind_gets_joined_pieces(tmp_path: Path) -> None:
         async with running_router(tmp_path) as running:
             intake = running.router._intake
             valid = intake.check(request(stopping=LONG), "slow")
-            generation = await intake.start(valid, None)
+            account = running.account()
+            generation = await intake.start(valid, None, account)
             events = generation.events()
             first = await anext(events)
             assert first.HasField("accepted")
@@ -518,6 +519,6 @@ def test_a_reader_that_is_behind_gets_joined_pieces(tmp_path: Path) -> None:
             rest = [event async for event in events]
             assert len(rest) <= 4
             assert ids_in(rest) == expected_ids(running.behaviour.oracle, "def f(x):", 200)
-            intake.release(valid, generation)
+            intake.release(valid, generation, account)
 
     asyncio.run(scenario())

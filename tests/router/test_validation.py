@@ -444,9 +444,12 @@ def test_any_message_that_parses_is_accepted_or_refused_and_never_crashes(data: 
 
 def test_a_session_sets_what_its_turns_leave_unset() -> None:
     opened = inference_pb2.SessionOpen(priority=inference_pb2.PRIORITY_HIGH, cache_salt=b"s")
-    defaults = check_session_open(opened, LIMITS)
+    defaults = check_session_open(opened, LIMITS, SessionDefaults())
     assert defaults == SessionDefaults(Priority.HIGH, b"s")
-    assert check_session_open(inference_pb2.SessionOpen(), LIMITS) == SessionDefaults()
+    assert (
+        check_session_open(inference_pb2.SessionOpen(), LIMITS, SessionDefaults())
+        == SessionDefaults()
+    )
 
     def turn(request: inference_pb2.CompletionRequest) -> tuple[Priority, bytes]:
         valid = normalise(
@@ -463,7 +466,7 @@ def test_a_session_opened_wrongly_is_refused() -> None:
     opened = inference_pb2.SessionOpen(cache_salt=bytes(65))
     _assign(opened, "priority", 8)
     with pytest.raises(InvalidRequest) as caught:
-        check_session_open(opened, LIMITS)
+        check_session_open(opened, LIMITS, SessionDefaults())
     assert {v.reason for v in caught.value.violations} == {Reason.ENUM_UNKNOWN, Reason.CACHE_SALT}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 import torch
 from checkpoint_refusal import refusal
 from checkpoints import make_checkpoint, read_tensors, write_tensors
+
+from santacoder_shard.checkpoint import open_checkpoint
 
 FC = "transformer.h.0.mlp.c_fc.weight"
 
@@ -156,3 +160,43 @@ def test_a_link_to_nothing_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).symlink_to(folder / "gone")
     assert refusal(folder).startswith(f"{name}: cannot be read: No such file")
+
+
+@pytest.mark.fault("D14")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere)
+    assert refusal(folder) == f"{name}: is a link that leaves the model's folder"
+
+
+@pytest.mark.fault("D14")
+def test_a_link_within_the_folder_and_one_of_the_hubs_cache_are_followed(tmp_path: Path) -> None:
+    snapshot = make_checkpoint(tmp_path / "models--x" / "snapshots" / ("0" * 40), "b")
+    blobs = tmp_path / "models--x" / "blobs"
+    blobs.mkdir()
+    for path in list(snapshot.iterdir()):
+        path.rename(blobs / path.name)
+        path.symlink_to(Path("../../blobs") / path.name)
+    open_checkpoint(snapshot)
+    (snapshot / "model.safetensors").unlink()
+    (blobs / "model.safetensors").rename(snapshot / "weights")
+    (snapshot / "model.safetensors").symlink_to("weights")
+    open_checkpoint(snapshot)
+
+
+@pytest.mark.fault("D13")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_disk_that_fails_is_named_with_its_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened = io.open
+
+    def failing(path: object, *arguments: object, **options: object) -> object:
+        if str(path).endswith(name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return opened(path, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(io, "open", failing)
+    assert refusal(folder) == f"{name}: cannot be read: Input/output error"

@@ -108,6 +108,24 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path: Path, data: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_panic_of_the_library_is_one_line_too(tmp_path: Path) -> None:
+    content = json.loads(tokenizer_json("santacoder"))
+    content["model"]["continuing_subword_prefix"] = "longer than any token"
+    with pytest.raises(CheckpointError, match=r"tokenizer.json: is not a tokenizer") as caught:
+        read(tmp_path, json.dumps(content).encode())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("token_id", [1 << 31, 500, 390])
+def test_an_added_token_whose_id_the_library_changes_is_refused(
+    tmp_path: Path, token_id: int
+) -> None:
+    content = json.loads(tokenizer_json("santacoder"))
+    content["added_tokens"][-1]["id"] = token_id
+    with pytest.raises(CheckpointError, match=f"'<fim-pad>': its id is taken.*; got {token_id}; "):
+        read(tmp_path, json.dumps(content).encode(), vocabulary_size=600)
+
+
 @pytest.mark.fault("D16")
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer.json: cannot be read"):

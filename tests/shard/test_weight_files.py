@@ -74,6 +74,15 @@ def test_an_index_cannot_leave_the_folder(sharded: Path, value: object) -> None:
     assert refusal(sharded).startswith(f"{name}: weight_map.{FC}: must be a .")
 
 
+@pytest.mark.parametrize("stem", ["x" * 300, "zero\0byte", "gone"])
+def test_a_name_that_no_file_can_have_is_not_found(sharded: Path, stem: str) -> None:
+    suffix = index_of(sharded).name.removesuffix(".index.json").rpartition(".")[2]
+    name = edit_index(sharded, **{FC: f"{stem}.{suffix}"})
+    message = refusal(sharded)
+    assert message.startswith(f"{name}: weight_map.{FC}: points to ")
+    assert message.endswith(": not found")
+
+
 @pytest.mark.fault("D6")
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}'])
 def test_a_damaged_index_is_named(sharded: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from router.cutting_proxy import CuttingProxy, cutting_proxy
+from router.fault_proxy import FaultProxy, fault_proxy
 from router.mock_shard import Behaviour
 from router.oracles import WideOracle
 from router.running_router import running_router
@@ -33,7 +33,7 @@ async def stream_sync(target: str) -> Completion:
     return await asyncio.to_thread(stream)
 
 
-async def count_bytes(proxy: CuttingProxy) -> int:
+async def count_bytes(proxy: FaultProxy) -> int:
     """Of an answer with all that HTTP/2 puts around it."""
     before = proxy.answered_byte_count
     await stream_async(proxy.target)
@@ -49,7 +49,7 @@ def test_wherever_a_connection_breaks_the_answer_is_the_undisturbed_one(
         behaviour = Behaviour(oracle=WideOracle(end_every=50), steps_per_lease=1)
         async with (
             running_router(tmp_path, behaviour) as running,
-            cutting_proxy(running.router.address) as proxy,
+            fault_proxy(running.router.address) as proxy,
         ):
             whole = (await stream_async(running.router.address)).choices
             byte_count = await count_bytes(proxy)

@@ -11,6 +11,8 @@ import pytest
 from santacoder_client._security import read_token
 from santacoder_client.cli import main as client_main
 from santacoder_router import access, config
+from santacoder_router.caller_limits import BOUNDS, KNOWN
+from santacoder_router.core.plan import Priority
 from santacoder_router.reasons import Reason
 from santacoder_router.tokens import Right, read_tokens
 from santacoder_shard import config as shard_config
@@ -44,17 +46,30 @@ def test_its_example_is_a_token_file(tmp_path: Path) -> None:
 
 
 def test_its_table_of_rights_is_the_router_s() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", PAGE, re.M))
+    [table] = re.findall(r"^\| right \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.M)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.M))
     assert rows.keys() == {right.value for right in Right}
     for method, right in access.RIGHTS.items():
         name = method.rpartition("/")[2]
         assert f"`{name}`" in rows[right] or right is Right.REFLECT
 
 
+def test_its_table_of_limits_is_the_router_s() -> None:
+    for name, (kind, _, most, _) in BOUNDS.items():
+        shown = f"{kind(getattr(KNOWN, name)):,}"
+        [row] = re.findall(rf"^\| .*`{name.replace('_', '-')}`.*\|$", PAGE, re.M)
+        assert shown.removesuffix(".0") in row and f"{most:,.0f}" in row, row
+    assert "| `priority` | normal | high | PRIORITY_DENIED |" in PAGE
+    assert KNOWN.priority is Priority.NORMAL
+
+
 def test_its_reasons_and_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    reasons = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", PAGE)) - {"TRITON_CACHE_DIR"}
+    reasons = set(re.findall(r"\b([A-Z]+_[A-Z_]+)\b", PAGE))
+    reasons -= {"TRITON_CACHE_DIR", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "SANTACODER_TOKEN"}
     assert reasons == {
-        *("TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "METHOD_NOT_ALLOWED", "AUTH_RATE")
+        *("TOKEN_MISSING", "TOKEN_INVALID", "TOKEN_EXPIRED", "METHOD_NOT_ALLOWED", "AUTH_RATE"),
+        *("CALLER_QUEUE_FULL", "SESSION_LIMIT", "PRIORITY_DENIED"),
+        *("CLIENT_STALLED", "MEMORY_PRESSURE"),
     }
     assert reasons <= {reason.value for reason in Reason}
     for show in (

@@ -79,8 +79,7 @@ def open_channel(
     `server_name` is the name in the server's certificate, where `security` has none.
     """
     # A retry would hide a failure, and its wait would be told as the server's latency.
-    options = [option for option in channel_options() if option[0] != "grpc.service_config"]
-    options.append(("grpc.enable_retries", 0))
+    options = [*channel_options(), ("grpc.enable_retries", 0)]
     if not security.tls:
         return grpc.aio.insecure_channel(address, options=options)
     if name := security.server_name or server_name:

@@ -39,7 +39,7 @@ class PlanInFlight:
     steps_done: int = 0
 
     def expects(self, result: StepResult) -> bool:
-        """Whether it is the next answer to this plan."""
+        """Whether that is what comes next of this plan."""
         return (
             result.plan_number == self.number
             and result.first_step == self.steps_done
@@ -81,17 +81,8 @@ class GroupState:
             planned_computed=computed_length,
         )
         sequence.residency = residency
-        sequence.is_restored = False
         insort(self.running, residency, key=_order)
         return residency
-
-    def at_work(self) -> list[Residency]:
-        """Whoever is in a slot, or has just left it and is in a plan that is out, in order."""
-        rows = (row for plan in self.in_flight for row in plan.rows)
-        latest = {row.residency.sequence: row.residency for row in rows}
-        latest |= {residency.sequence: residency for residency in self.running}
-        live = (residency for residency in latest.values() if not residency.sequence.is_ended)
-        return sorted(live, key=_order)
 
     def missing_blocks(self, residency: Residency, num_tokens: int) -> int:
         """Blocks a residency lacks to run `num_tokens` past what is planned."""
@@ -110,19 +101,26 @@ class GroupState:
         residency.registered_count = max(full_count, residency.registered_count)
 
     def register_output(self, residency: Residency, is_matched: bool) -> None:
-        """Lets accepted output be found too. `is_matched`: the last id ended the text."""
+        """The same for output that has come back; `is_matched` if an id ended the text."""
         # The last id sampled has no K and V yet; an id that ended the text is not among the tokens.
         written_count = residency.sequence.token_count - (0 if is_matched else 1)
         if written_count // self.block_size > residency.registered_count:
             self.register_blocks(residency, written_count)
 
+    def at_work(self) -> list[Residency]:
+        """Whoever is in a slot, or has just left it and is in a plan that is out, in order."""
+        rows = (row for plan in self.in_flight for row in plan.rows)
+        latest = {row.residency.sequence: row.residency for row in rows}
+        latest |= {residency.sequence: residency for residency in self.running}
+        live = (residency for residency in latest.values() if not residency.sequence.is_ended)
+        return sorted(live, key=_order)
+
     def leave_all(self) -> list[Sequence]:
         """Takes everybody's slot and blocks back; who they were."""
-        sequences = [residency.sequence for residency in self.running]
-        for sequence in sequences:
-            if sequence.residency is not None:
-                self.leave(sequence.residency)
-        return sequences
+        residencies = list(self.running)
+        for residency in residencies:
+            self.leave(residency)
+        return [residency.sequence for residency in residencies]
 
     def leave(self, residency: Residency, has_ended: bool = False) -> None:
         """Takes slot and blocks back at once; the next plan says so to the shards.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Priority(enum.IntEnum):
-    """Scheduling class; a greater one goes first. Waiting raises it (see `policy.py`)."""
+    """Scheduling class; a greater one goes first, unless a lower one has waited for long."""
 
     LOW = 1
     NORMAL = 2
@@ -43,7 +43,12 @@ class FinishReason(enum.IntEnum):
     QUEUE_TIMEOUT = 7
     NON_FINITE = 8
     FAILED = 9
-    POISON = 10
+    # Its place in a full queue went to another.
+    DISPLACED = 10
+    # There was no memory for it.
+    SHED = 11
+    # The shard group died whenever it ran.
+    POISON = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,18 @@ class SamplingParameters:
     frequency_penalty: float = 0.0
     seed: int = 0
     sample_index: int = 0
+
+
+class Caller(NamedTuple):
+    """Who shares with whom: requests of one name share one turn, in the proportion of weights."""
+
+    name: str = ""
+    weight: float = 1.0
+    # Most sequences in slots at once; the others wait.
+    running_limit: int = 1 << 30
+
+
+ANYBODY = Caller()
 
 
 class Request(NamedTuple):
@@ -85,6 +102,7 @@ class Request(NamedTuple):
     time_budget_end: float | None = None
     cache_key: bytes = b""
     output_ids: tuple[int, ...] = ()
+    caller: Caller = ANYBODY
 
 
 class Admit(NamedTuple):

@@ -17,18 +17,20 @@ from santacoder_router.core.waiting import WaitingQueue
 BACKLOG_STEP_COUNT = 8
 
 
-def draft_step(config: SchedulerConfig, group: GroupState, waiting: WaitingQueue) -> Draft:
+def draft_step(
+    config: SchedulerConfig, group: GroupState, waiting: WaitingQueue, now: float
+) -> Draft:
     """One step's rows, with blocks for all their tokens. Who is preempted is back in `waiting`."""
     draft = Draft(config.tokens_per_step)
     _plan_decodes(draft, group)
     for sequence in draft.preempted:
-        waiting.add(sequence)
+        waiting.put_back(sequence, now)
     if draft.rows:
         _limit_prompts(draft, config, group, waiting)
     for residency in group.running:
         if residency.prefill_left > 0:
             _plan_chunk(residency, draft, group)
-    _admit_waiting(draft, group, waiting)
+    _admit_waiting(draft, group, waiting, now)
     for copy in draft.copies:
         group.pool.release([copy.source])
     return draft
@@ -113,15 +115,15 @@ def _plan_chunk(residency: Residency, draft: Draft, group: GroupState) -> None:
     draft.filled_blocks.update(residency.blocks[first : residency.registered_count])
 
 
-def _admit_waiting(draft: Draft, group: GroupState, waiting: WaitingQueue) -> None:
+def _admit_waiting(draft: Draft, group: GroupState, waiting: WaitingQueue, now: float) -> None:
     # Only while the step has room: a prompt looked up later finds more in the cache.
-    while draft.tokens_left > 0 and group.has_free_slot and waiting.head is not None:
-        sequence = waiting.head
+    while draft.tokens_left > 0 and group.has_free_slot and (sequence := waiting.head) is not None:
         residency = admit(sequence, draft, group)
         if residency is None:
-            return
-        waiting.remove(sequence)
+            break
+        waiting.take(sequence, now)
         _plan_chunk(residency, draft, group)
+    waiting.keep_waiting(now)
 
 
 def _missing_blocks(residencies: list[Residency], num_tokens: int, group: GroupState) -> int:

@@ -1,4 +1,7 @@
-"""Who goes first. Knows nothing of blocks, slots or plans."""
+"""Who keeps its slot longest, and who goes first in a caller's line. Knows no blocks and no plans.
+
+Whose line has its turn is decided in `waiting.py`.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Scheduler:
         self._common_root = root_prefix(cache_seed, b"")
         self._rank = rank or aged_priority(config.aging_seconds)
         self._live: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingQueue(config.aging_seconds)
         self._timers = Timers()
         self._suspects = Suspects()
         self._group = GroupState(config)
@@ -78,6 +78,11 @@ class Scheduler:
     def running_ids(self) -> list[int]:
         """Requests in slots or in plans that are out."""
         return [residency.sequence.request.request_id for residency in self._group.at_work()]
+
+    @property
+    def waiting(self) -> WaitingQueue:
+        """The queue, for its numbers."""
+        return self._waiting
 
     @property
     def queued_request_count(self) -> int:
@@ -119,7 +124,7 @@ class Scheduler:
         root = root_prefix(self._cache_seed, key) if key else self._common_root
         sequence = Sequence(request, order, [root], list(request.output_ids))
         self._live[request.request_id] = sequence
-        self._waiting.add(sequence)
+        self._waiting.add(sequence, now)
         self._timers.add(sequence, now + self._config.queue_wait_seconds, len(self._live))
 
     def cancel(
@@ -128,6 +133,18 @@ class Scheduler:
         """Ends a request at once: no later plan has it, and its blocks are free. Idempotent."""
         sequence = self._live.get(request_id)
         return [] if sequence is None else [self._finish(sequence, reason)]
+
+    def hold(self, request_id: int, is_held: bool, now: float) -> None:
+        """Takes a running request's slot while nobody reads it, or lets it go on. Idempotent."""
+        sequence = self._live.get(request_id)
+        if sequence is None or sequence.is_held == is_held:
+            return
+        if not is_held:
+            self._waiting.let_go(sequence, now)
+        elif sequence.residency is not None:
+            self._group.leave(sequence.residency)
+            self._waiting.hold(sequence)
+            self._suspects.clear(sequence)
 
     def time_cap_seconds(self, row_count: int) -> float:
         """After how long a lease of so many rows ends, whatever steps it has left."""
@@ -144,11 +161,15 @@ class Scheduler:
         """The next plan to send, unless nothing is to be run or enough plans are in flight."""
         events = self.expire(now)
         group = self._group
+        if self._suspects.is_trial_over and self._suspects.try_next(self._waiting):
+            # Whoever has been cleared makes way for the next that are tried.
+            for sequence in group.leave_all():
+                self._waiting.put_first(sequence, now)
         if len(group.in_flight) >= self._config.plans_in_flight:
             return None, events
         if self._suspects.waits_for(group.in_flight):
             return None, events
-        draft = draft_step(self._config, group, self._suspects.line(self._waiting))
+        draft = draft_step(self._config, group, self._waiting, now)
         self._preemption_count += len(draft.preempted)
         for admitted in draft.admits:
             self._admitted_token_count += len(admitted.token_ids)
@@ -181,22 +202,20 @@ class Scheduler:
             if row.state is RowState.NON_FINITE:
                 # Whether or not it still lives: what it has cached is not to be read by others.
                 self._group.pool.forget_all(planned.residency.sequence.prefixes)
-        if self._suspects:
-            for sequence in self._suspects.passed(plan.rows):
-                self._clear(sequence)
+        for sequence in self._suspects.passed(plan.rows) if self._suspects else ():
+            self._suspects.clear(sequence)
         return events
 
     def reset(self, now: float) -> list[Event]:
         """The group has died: who ran goes to the queue's head, unless it is what killed it."""
-        running = self._group.running
-        at_work = self._group.at_work()
+        running, at_work = self._group.running, self._group.at_work()
         self._group = GroupState(self._config)
         self._step_time = StepTime()
         for residency in running:
             residency.is_live = False
             residency.sequence.residency = None
             residency.sequence.is_restored = True
-            self._waiting.add(residency.sequence)
+            self._waiting.put_back(residency.sequence, now)
         guilty = self._suspects.judge(at_work, self._waiting)
         return [] if guilty is None else [self._finish(guilty, FinishReason.POISON)]
 
@@ -227,11 +246,6 @@ class Scheduler:
         if row.state in _ENDS:
             events.append(self._finish(sequence, _ENDS[row.state], matched_id, has_ended=True))
 
-    def _clear(self, sequence: Sequence) -> None:
-        if self._suspects.clear(sequence) and self._suspects.try_next(self._waiting):
-            # Whoever has been cleared makes way for the next that are tried.
-            self._waiting.add_all(self._group.leave_all())
-
     def _finish(
         self,
         sequence: Sequence,
@@ -241,9 +255,8 @@ class Scheduler:
     ) -> Finished:
         sequence.is_ended = True
         del self._live[sequence.request.request_id]
+        self._waiting.end(sequence)
         if sequence.residency is not None:
             self._group.leave(sequence.residency, has_ended)
-        else:
-            self._suspects.line_of(sequence, self._waiting).remove(sequence)
-        self._clear(sequence)
+        self._suspects.clear(sequence)
         return Finished(sequence.request.request_id, reason, matched_id)

@@ -25,6 +25,10 @@ class Sequence:
     generation: int = 0
     # Ran when its shard group died: goes before those that did not.
     is_restored: bool = False
+    # Has neither a slot nor a place in the queue: nobody takes its tokens.
+    is_held: bool = False
+    # One of those that may have killed the group, and that run now to find out.
+    is_tried: bool = False
     is_ended: bool = False
     residency: Residency | None = None
 
@@ -32,6 +36,11 @@ class Sequence:
     def token_count(self) -> int:
         """Prompt and accepted output."""
         return len(self.request.prompt_ids) + len(self.output_ids)
+
+    @property
+    def work(self) -> int:
+        """Tokens that the whole request may take: what its caller's share is charged."""
+        return len(self.request.prompt_ids) + self.request.max_new_tokens
 
     @property
     def token_ids(self) -> tuple[int, ...]:

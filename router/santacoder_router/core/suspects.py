@@ -28,63 +28,48 @@ class Suspects:
     def __init__(self) -> None:
         # By request: the position that the plans in flight would have brought it to.
         self._points: dict[int, int] = {}
-        # Who is tried and not cleared yet, and who comes after them; all wait if nobody is tried.
-        self._on_trial: set[int] = set()
+        # Who is tried and not cleared yet, and who comes after them.
+        self._on_trial: dict[int, Sequence] = {}
         self._untried: list[Sequence] = []
-        # Who is tried and has no slot.
-        self.queue = WaitingQueue()
+        # Those that were tried are cleared: it is time for the next.
+        self.is_trial_over = False
 
     def __bool__(self) -> bool:
         return bool(self._points)
 
-    @property
-    def is_trying(self) -> bool:
-        """Whether only those in slots and in `queue` may run."""
-        return bool(self._on_trial)
-
-    def line(self, waiting: WaitingQueue) -> WaitingQueue:
-        """Where those stand that may be admitted."""
-        return self.queue if self.is_trying else waiting
-
-    def line_of(self, sequence: Sequence, waiting: WaitingQueue) -> WaitingQueue:
-        """Where a sequence without a slot stands."""
-        return self.queue if sequence in self.queue else waiting
-
     def waits_for(self, in_flight: Iterable[PlanInFlight]) -> bool:
         """Whether plans are out with others than those tried: a trial has to be theirs alone."""
-        return self.is_trying and any(
+        return bool(self._on_trial) and any(
             row.residency.sequence.request.request_id not in self._on_trial
             for plan in in_flight
             for row in plan.rows
         )
 
-    def judge(self, running: Listed[Residency], waiting: WaitingQueue) -> Sequence | None:
-        """The group has died while `running` ran, all of whom wait now; who is guilty.
-
-        Takes those to be tried out of `waiting`.
-        """
-        before = self._points
-        self._end_trial(waiting)
-        again = [run.sequence for run in running if run.sequence.request.request_id in before]
-        if again and len(running) == 1:
-            return again[0]
-        for run in running:
+    def judge(self, at_work: Listed[Residency], waiting: WaitingQueue) -> Sequence | None:
+        """The group has died while these ran, all of whom wait now; who is guilty."""
+        before = dict(self._points)
+        again = [run.sequence for run in at_work if run.sequence.request.request_id in before]
+        for run in at_work:
             request_id = run.sequence.request.request_id
             self._points[request_id] = max(run.planned_computed, before.get(request_id, 0))
-        self._untried = again
+        if again and len(at_work) == 1:
+            self._untried = []
+            self.try_next(waiting)
+            return again[0]
+        # Whoever had lost its slot, or has no reader, is not among the first to run again.
+        self._untried = [sequence for sequence in again if sequence.is_restored]
         self.try_next(waiting)
         return None
 
-    def clear(self, sequence: Sequence) -> bool:
-        """It has got past its point, or has ended; whether that ends a trial."""
+    def clear(self, sequence: Sequence) -> None:
+        """It has got past its point, has ended, or is not to run for now."""
         request_id = sequence.request.request_id
         self._points.pop(request_id, None)
         if sequence in self._untried:
             self._untried.remove(sequence)
-        if request_id not in self._on_trial:
-            return False
-        self._on_trial.remove(request_id)
-        return not self._on_trial
+        if self._on_trial.pop(request_id, None) is not None:
+            sequence.is_tried = False
+            self.is_trial_over = not self._on_trial
 
     def passed(self, rows: Listed[PlannedRow]) -> list[Sequence]:
         """Those of `rows` that have got past their points."""
@@ -93,19 +78,17 @@ class Suspects:
 
     def try_next(self, waiting: WaitingQueue) -> bool:
         """Ends the trial, and begins that of half of the others; False if there are none."""
-        self._end_trial(waiting)
+        for sequence in self._on_trial.values():
+            sequence.is_tried = False
+        self.is_trial_over = False
         count = (len(self._untried) + 1) // 2
         tried, self._untried = self._untried[:count], self._untried[count:]
+        self._on_trial = {sequence.request.request_id: sequence for sequence in tried}
         for sequence in tried:
-            waiting.remove(sequence)
-            self.queue.add(sequence)
-            self._on_trial.add(sequence.request.request_id)
-        return bool(tried)
+            sequence.is_tried = True
+        waiting.is_trying = bool(tried)
+        return waiting.is_trying
 
     def _has_passed(self, sequence: Sequence) -> bool:
         point = self._points.get(sequence.request.request_id)
         return point is not None and sequence.token_count > point + CLEARING_TOKEN_COUNT
-
-    def _end_trial(self, waiting: WaitingQueue) -> None:
-        self._on_trial = set()
-        waiting.add_all(self.queue.take_all())

@@ -28,6 +28,9 @@ FIM_FAMILIES = (
 )
 # Bytes that are in no UTF-8 text; a vocabulary may lack them.
 NEVER_IN_UTF8 = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))
+PANIC = "PanicException"
+# The table of bytes by id is as long as the greatest id, whoever wrote it into the file.
+MOST_IDS = 1 << 24
 # Below this many characters encoding takes less than about 0.3 ms, and a thread would cost more.
 INLINE_CHARACTER_COUNT = 1024
 
@@ -48,7 +51,10 @@ class Tokenizer:
         content.update(truncation=None, padding=None, post_processor=None)
         try:
             self._encoder = tokenizers.Tokenizer.from_str(json.dumps(content))
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:
+            # The library raises bare Exception, and a panic of it is not even that.
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
             raise TokenizerFileError(f"tokenizer.json: {shown(error)}") from error
         vocabulary = self._encoder.get_vocab() | added
         self._bytes_of = _bytes_of_ids(vocabulary, added)
@@ -65,7 +71,13 @@ class Tokenizer:
     def encode(self, *texts: str) -> list[list[int]]:
         """The ids of each text, none added. Long texts run without the interpreter lock."""
         # The batch form is the one that lets go of the lock, and skips offsets that nobody reads.
-        encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            encodings = self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)
+        except BaseException as error:
+            if type(error).__name__ != PANIC:
+                raise
+            # Not an Exception, and so nobody's to catch: it would end more than this request.
+            raise RuntimeError("the tokenizer has panicked") from error
         return [encoding.ids for encoding in encodings]
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -180,7 +192,13 @@ def _bytes_of_ids(vocabulary: Mapping[str, int], added: Mapping[str, int]) -> li
         raise TokenizerFileError(
             f"tokenizer.json: not a byte-level BPE: no symbol for byte {missing[0]:#04x}"
         )
-    table = [b""] * (max(vocabulary.values()) + 1)
+    lowest, highest = min(vocabulary.values()), max(vocabulary.values())
+    if lowest < 0 or highest >= MOST_IDS:
+        got = lowest if lowest < 0 else highest
+        raise TokenizerFileError(
+            f"tokenizer.json: a token id is out of range; got {got}; allowed 0..{MOST_IDS - 1}"
+        )
+    table = [b""] * (highest + 1)
     for token, token_id in vocabulary.items():
         if token in added or any(character not in symbols for character in token):
             table[token_id] = token.encode()

@@ -178,7 +178,7 @@ BROKEN = {
     '{"prompt": "a", "request_id": "x"}': "unknown key; got 'request_id'",
     '{"prompt": "a", "temperature": "1"}': "sampling.temperature: wrong type",
     '{"prompt": "a", "max_new_tokens": 1.5}': "stopping.max_new_tokens: wrong type",
-    '{"prompt": "a", "max_new_tokens": 0}': "max_new_tokens: wrong value; got 0",
+    '{"prompt": "a", "max_new_tokens": 0}': "stopping.max_new_tokens: out of range; got 0",
     '{"prompt": "a", "max_new_tokens": 99999999999}': "stopping.max_new_tokens: out of range",
     '{"prompt": "a", "logit_bias": {"x": 1}}': "sampling.logit_bias key: wrong type",
     '{"prompt": "a", "fim_order": "xyz"}': "infill.order: unknown; got 'xyz'",

@@ -81,7 +81,7 @@ REQUESTS = {
     "run --editors 1 --api unary": "--api: editors supersede by turns; got unary; allowed session",
     "run --rate 1 --api unary --target shard:127.0.0.1:1": "--api: not with shard: targets",
     "run --rate 1 --temperature hot": "--temperature: ",
-    "run --rate 1 --time-budget nan": "time_budget: out of range; got nan",
+    "run --rate 1 --time-budget nan": "time_budget: not a finite number; got nan",
     "run --rate 1 --max-new-tokens 5 --new-tokens 5": "--max-new-tokens: said twice",
     "run --rate 1 --max-new-tokens 0": "--new-tokens: not a number of tokens",
     "run --rate 1 --top-k 99999999999": "sampling.top_k: out of range",

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from router.core.fair_line import FairLine
 from router.core.simulated_clients import NATURAL_ENDS, Client
 from router.core.simulated_model import require
+from router.core.simulation_checks import tried_ids
 
 from santacoder_router.core.plan import Event, Finished, Started, StepPlan
 from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
 from santacoder_router.core.sequence import Residency, Sequence
-from santacoder_router.core.waiting import WaitingQueue
 
 
 class PlanCheck:
     """A scheduler before one call of `plan`, to be compared with what it is after.
 
-    `restored` are those that ran when a group died and have not been admitted since.
+    `line` knows whose turn it is; it follows what the plan did.
     """
 
     def __init__(
@@ -27,25 +28,48 @@ class PlanCheck:
         scheduler: Scheduler,
         config: SchedulerConfig,
         clients: Mapping[int, Client],
-        restored: frozenset[int],
+        line: FairLine,
     ) -> None:
         self._scheduler = scheduler
         self._config = config
         self._clients = clients
-        self._restored = restored
+        self._line = line
         self._running = list(scheduler._group.running)
         self._stats = scheduler.stats
+        self._tried = tried_ids(scheduler) or set()
+        self._answering = {
+            residency.sequence.request.request_id
+            for residency in self._running
+            if residency.prefill_left <= 0
+        }
         # How many need a block for their next token.
         self._growing_count = sum(_needs_block(r, config.block_size) for r in self._running)
 
-    def check(self, plan: StepPlan | None, events: list[Event]) -> None:
+    def make_way(self) -> None:
+        """Where others are tried now than before, nobody keeps a slot."""
+        tried = tried_ids(self._scheduler) or set()
+        if not tried - self._tried:
+            return
+        for residency in self._running:
+            request_id = residency.sequence.request.request_id
+            if self._clients[request_id].finished is None:
+                self._line.make_way(request_id)
+        self._running, self._answering, self._growing_count = [], set(), 0
+
+    def check(self, plan: StepPlan | None, events: list[Event], now: float) -> None:
         """After a call with room for a plan in flight; `events` are what it told."""
         rows = plan.rows if plan else ()
         planned = {row.sequence for row in rows}
-        self._check_progress(planned, sum(row.token_count for row in rows))
-        self._check_head(plan, sum(row.token_count for row in rows))
+        token_count = sum(row.token_count for row in rows)
+        # Whoever lost its slot and got one in the same plan is read again.
+        self._answering -= {admit.sequence for admit in (plan.admits if plan else ())}
+        prompts_are_full = token_count >= self._prompt_limit(plan)
+        self._check_progress(planned, token_count, prompts_are_full)
+        if not prompts_are_full:
+            self._check_head(plan)
         self._check_retires(plan)
         preempted = self._check_preemptions(any(isinstance(event, Finished) for event in events))
+        self._check_turns(plan, preempted, now)
         self._check_counters(plan, len(preempted))
         if plan is not None:
             self._check_admissions(plan, planned)
@@ -57,32 +81,43 @@ class PlanCheck:
         ]
         require(started == expected, "I11 wrong starts", started, expected)
 
-    @property
-    def _line(self) -> WaitingQueue:
-        """Who may be admitted: while suspects are tried nobody else."""
-        return self._scheduler._suspects.line(self._scheduler._waiting)
+    def _prompt_limit(self, plan: StepPlan | None) -> int:
+        """Up to how many tokens of a step, answers' included, prompts are read on.
 
-    def _check_progress(self, planned: set[int], token_count: int) -> None:
+        Fewer beside answers than without, unless more wait than an eighth of which is that many.
+        """
+        config, rows = self._config, plan.rows if plan else ()
+        answer_count = sum(row.sequence in self._answering for row in rows)
+        if not answer_count:
+            return config.tokens_per_step
+        read = sum(row.token_count for row in rows) - answer_count
+        found = sum(admit.computed_length for admit in plan.admits) if plan else 0
+        left = sum(max(0, r.prefill_left) for r in self._scheduler._group.running)
+        backlog = self._scheduler._waiting.token_count + left + read + found
+        most = max(config.block_size, backlog // 8)
+        return min(config.tokens_per_step, max(config.tokens_beside_answers, answer_count + most))
+
+    def _check_progress(self, planned: set[int], token_count: int, prompts_are_full: bool) -> None:
         group = self._scheduler._group
         for index, residency in enumerate(group.running):
             request_id = residency.sequence.request.request_id
             moves = request_id in planned or residency.samples_left <= 0
             require(moves or index > 0, "L3 the first in order does not move", request_id)
+            is_answering = request_id in self._answering
             is_full = token_count >= self._config.tokens_per_step
+            is_full = is_full or (prompts_are_full and not is_answering)
             require(moves or is_full, "L4 a sequence does not move, the step has room", request_id)
             is_read = residency.prefill_left <= 0 or is_full
             require(is_read, "L4 a prompt is not read on, the step has room", request_id)
         others_in_flight = len(group.in_flight) - (1 if planned else 0)
-        if self._scheduler._live and others_in_flight <= 0:
+        if len(self._scheduler._live) > len(self._line.held) and others_in_flight <= 0:
             require(bool(planned), "L4 work is waiting, nothing is planned", self._scheduler.stats)
 
-    def _check_head(self, plan: StepPlan | None, token_count: int) -> None:
+    def _check_head(self, plan: StepPlan | None) -> None:
         """The next in line waits for the step, a slot or blocks, and for nothing else."""
         group = self._scheduler._group
-        head = self._line.head
-        if head is None or token_count >= self._config.tokens_per_step:
-            return
-        if not group._free_slots:
+        head = self._scheduler._waiting.head
+        if head is None or not group._free_slots:
             return
         block_size = self._config.block_size
         found = _find_cached(head, self._scheduler, block_size)
@@ -123,6 +158,15 @@ class PlanCheck:
             require(is_needed, "L3 preempted although blocks are there", first_lost)
         return lost
 
+    def _check_turns(self, plan: StepPlan | None, preempted: list[Residency], now: float) -> None:
+        for residency in preempted:
+            self._line.preempt(residency.sequence.request.request_id, now)
+        for admit in plan.admits if plan else ():
+            self._line.check_turn(admit.sequence, now)
+        head = self._scheduler._waiting.head
+        turn = head.request.request_id if head is not None else None
+        require(turn == self._line.turn(), "I19 L2 the next in line", turn, self._line.turn())
+
     def _check_counters(self, plan: StepPlan | None, preempted_count: int) -> None:
         before, after = self._stats, self._scheduler.stats
         admits = plan.admits if plan else ()
@@ -137,16 +181,10 @@ class PlanCheck:
 
     def _check_admissions(self, plan: StepPlan, planned: set[int]) -> None:
         group = self._scheduler._group
-        admitted = [self._scheduler._live[admit.sequence] for admit in plan.admits]
-        waiting = self._line._sequences
-        for sequence in admitted:
-            request_id = sequence.request.request_id
+        for admit in plan.admits:
+            request_id = admit.sequence
             require(request_id in planned, "L2 admitted to a step without room", request_id)
-        if admitted and waiting:
-            last = max(self._place_in_line(sequence) for sequence in admitted)
-            first = min(self._place_in_line(sequence) for sequence in waiting)
-            require(last < first, "I19 L2 overtook someone who waits", last, first)
-        if admitted and plan.num_steps == 1:
+        if plan.admits and plan.num_steps == 1:
             # As many as ran when the last was admitted: their next tokens preempt nobody.
             is_roomy = group.pool.available_count >= len(group.running) - 1
             require(is_roomy, "L3 a newcomer takes the last blocks", group.pool.available_count)
@@ -156,9 +194,6 @@ class PlanCheck:
         client = self._clients[sequence.request.request_id]
         aged = client.request.priority - client.arrival / self._config.aging_seconds
         return -aged, client.request.request_id
-
-    def _place_in_line(self, sequence: Sequence) -> tuple[bool, tuple[float, int]]:
-        return sequence.request.request_id not in self._restored, self._place(sequence)
 
 
 def _needs_block(residency: Residency, block_size: int) -> bool:

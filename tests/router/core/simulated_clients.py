@@ -120,12 +120,13 @@ class Client:
             is_due = end <= now and reason is expected_reason
             require(is_due, "I4 out of time, but which", event, end, expected_reason)
         else:
-            require(reason in _ENDS_FROM_OUTSIDE, "I4 reason out of the list", event)
+            require(reason in _OTHERS, "I4 reason out of the list", event)
 
 
 _STATES = {reason: state for state, reason in _MATCH_REASONS.items()}
-_ENDS_FROM_OUTSIDE = (
+_OTHERS = (
     FinishReason.CANCELLED,
+    FinishReason.DISPLACED,
     FinishReason.FAILED,
     FinishReason.NON_FINITE,
     FinishReason.POISON,

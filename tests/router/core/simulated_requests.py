@@ -16,8 +16,17 @@ from router.core.simulated_model import (
 )
 from router.core.simulated_worlds import Weather, most_request_tokens
 
-from santacoder_router.core.plan import Priority, Request, SamplingParameters
+from santacoder_router.core.plan import Caller, Priority, Request, SamplingParameters
 from santacoder_router.core.settings import SchedulerConfig
+
+
+def draw_callers(random: Random) -> list[Caller]:
+    """One caller, or some of different weights, of whom some may run few at once."""
+    count = random.choice([1, 1, 2, 5])
+    return [
+        Caller(f"caller {n}", random.choice([1.0, 1.0, 3.0]), random.choice([1, 2, *[1000] * 8]))
+        for n in range(count)
+    ]
 
 
 class RequestSource:
@@ -37,6 +46,7 @@ class RequestSource:
         self._max_tokens = min(self._limit, 160)
         self._queue_wait_seconds = config.queue_wait_seconds
         self._vocabulary_size = vocabulary_size
+        self._callers = draw_callers(random)
         self._salts = [b"", b"tenant"][: random.randint(1, 2)]
         self._stems = [self._ids(self._max_tokens) for _ in range(random.randint(1, 3))]
         # Texts that were answered: prompts go on from them, as an editor's next request does.
@@ -72,6 +82,7 @@ class RequestSource:
             deadline=self._time(now),
             time_budget_end=self._time(now),
             cache_key=random.choice(self._salts),
+            caller=random.choice(self._callers),
         )
         return self._client(request, now)
 

@@ -29,6 +29,7 @@ class Weather:
     die: float
     misdeliver: float
     wake: float
+    hold: float
 
 
 def draw_world(random: Random) -> tuple[SchedulerConfig, Weather]:
@@ -78,6 +79,7 @@ def _draw_weather(random: Random) -> Weather:
         die=random.choice([0.05, 0.2]) if is_rough else 0.0,
         misdeliver=0.2,
         wake=0.3,
+        hold=random.choice([0.0, 0.0, 0.5]),
     )
 
 

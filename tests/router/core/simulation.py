@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from router.core.blame_checks import Blame
 from router.core.cache_checks import CacheOrder
+from router.core.fair_line import FairLine
 from router.core.plan_checks import PlanCheck
 from router.core.result_checks import expected_events
+from router.core.room_checks import RoomCheck
 from router.core.simulated_clients import Client
 from router.core.simulated_life import VOCABULARY_SIZE, GroupLife
 from router.core.simulated_model import Violation, require
@@ -26,12 +28,14 @@ from router.core.simulation_checks import (
     check_timer_count,
     fingerprint,
     live_rows,
+    tried_ids,
 )
 
 from santacoder_router.core.plan import Event, Finished, FinishReason, StepPlan, Tokens
+from santacoder_router.core.room import displaced_by
 from santacoder_router.core.scheduler import Scheduler
 
-NUM_EVENTS, KEPT_EVENTS = 400, 200
+NUM_EVENTS, KEPT_EVENTS = 350, 200
 
 
 class Outcome(NamedTuple):
@@ -53,8 +57,7 @@ class Simulation:
         self._source = RequestSource(self._random, self.config, self.weather, VOCABULARY_SIZE)
         self.clients: dict[int, Client] = {}
         self._live: dict[int, Client] = {}
-        # Who ran when a group died and has not been admitted since.
-        self._restored: set[int] = set()
+        self._line = FairLine(self.config.aging_seconds, self.clients)
         self._blame = Blame(self.clients, self.config)
         self.scheduler = Scheduler(self.config, b"simulated seed")
         self._cut_rate = self.weather.cut_rate
@@ -78,6 +81,9 @@ class Simulation:
             self._die: self.weather.die,
             self._misdeliver: self.weather.misdeliver,
             self._wake: self.weather.wake,
+            self._make_room: 0.2,
+            self._hold: self.weather.hold,
+            self._let_go: 2 * self.weather.hold,
         }
         names, weights = list(actions), list(actions.values())
         # What finds nothing to do is no event.
@@ -98,6 +104,9 @@ class Simulation:
     def _drain(self) -> None:
         """No more arrivals and faults: all must end within what the work left can take (L1)."""
         self._cut_rate = self._life.shard.poison_rate = 0.0
+        for client in self._line.held:
+            self.scheduler.hold(client.request.request_id, False, self._now)
+            self._line.let_go(client, self._now)
         work = sum(client.longest_text for client in self._live.values())
         rounds = 2 * self.config.plans_in_flight * work + 50
         while self._live or self._life.in_flight_count:
@@ -130,6 +139,7 @@ class Simulation:
             request_id = client.request.request_id
             self.clients[request_id] = self._live[request_id] = client
             self.scheduler.add(client.request, self._now)
+            self._line.arrive(client, self._now)
             self._note("arrive", client.request)
             check_timer_count(self.scheduler)
 
@@ -159,6 +169,42 @@ class Simulation:
         order.check_releases()
         self._receive(events)
 
+    def _make_room(self) -> None:
+        """Somebody comes to a queue that is full, and others may have to go for it."""
+        client = self._source.draw(self._now)
+        self.clients[client.request.request_id] = client
+        request, waiting = client.request, self.scheduler.waiting
+        places = self._random.choice([0, 1, 1, 5])
+        tokens = self._random.choice([0, 0, len(request.prompt_ids)])
+        work = len(request.prompt_ids) + request.max_new_tokens
+        check = RoomCheck(request.caller, request.priority, work, self._line.lines)
+        displaced = displaced_by(request.caller, request.priority, work, waiting, (places, tokens))
+        numbers = None if displaced is None else [one.request.request_id for one in displaced]
+        self._note("make room", request, places, tokens, numbers)
+        check.check(displaced, places, tokens)
+        for request_id in numbers or ():
+            reason = FinishReason.DISPLACED
+            self._receive(self.scheduler.cancel(request_id, self._now, reason))
+
+    def _hold(self) -> None:
+        """A reader is behind: its request gives up its slot, if it has one."""
+        if self._live:
+            client = self._random.choice(list(self._live.values()))
+            self._note("hold", client.request.request_id)
+            order = CacheOrder(self.scheduler)
+            self.scheduler.hold(client.request.request_id, True, self._now)
+            order.check_releases()
+            self._line.hold(client)
+
+    def _let_go(self) -> None:
+        """A reader has caught up, or was never behind."""
+        if self._live:
+            among = self._line.held or list(self._live.values())
+            client = self._random.choice(among)
+            self._note("let go", client.request.request_id)
+            self.scheduler.hold(client.request.request_id, False, self._now)
+            self._line.let_go(client, self._now)
+
     def _wake(self) -> None:
         """Time goes on to the next deadline, to the moment."""
         self._now = max(self._now, self.scheduler.next_deadline() or 0.0)
@@ -167,18 +213,18 @@ class Simulation:
     def _plan(self) -> None:
         """Asks for a plan, and checks what was planned against what the router knows."""
         is_window_open = self._life.in_flight_count < self.config.plans_in_flight
-        restored = frozenset(self._restored)
-        check = PlanCheck(self.scheduler, self.config, self.clients, restored)
+        check = PlanCheck(self.scheduler, self.config, self.clients, self._line)
         order = CacheOrder(self.scheduler)
         plan, events = self.scheduler.plan(self._now)
+        self._line.tried = tried_ids(self.scheduler)
         self._note("plan", plan, events)
         self._receive([event for event in events if isinstance(event, Finished)])
         require(plan is None or is_window_open, "I12 plan beyond the window", plan)
+        check.make_way()
         # A trial of suspects begins when the plans before it are answered.
-        if is_window_open and not self.scheduler._suspects.waits_for(
-            self.scheduler._group.in_flight
-        ):
-            check.check(plan, events)
+        in_flight = self.scheduler._group.in_flight
+        if is_window_open and not self.scheduler._suspects.waits_for(in_flight):
+            check.check(plan, events, self._now)
             self._life.cache.is_exact &= not order.check_evictions(plan)
         order.check_releases()
         self._receive([event for event in events if not isinstance(event, Finished)])
@@ -187,9 +233,10 @@ class Simulation:
             self._send(plan)
 
     def _send(self, plan: StepPlan) -> None:
-        self._restored.difference_update(admit.sequence for admit in plan.admits)
         for row in plan.rows:
             require(row.sequence in self._live, "I18 planned after its end", row.sequence)
+            is_held = self.clients[row.sequence] in self._line.held
+            require(not is_held, "I18 planned though nobody reads", row.sequence)
             has_started = self.clients[row.sequence].has_started
             require(has_started, "I4 planned without a start", row.sequence)
         self._life.send(plan, self.scheduler)
@@ -216,12 +263,12 @@ class Simulation:
     def _die(self) -> None:
         """The shard group dies: whatever is on its way is lost."""
         self._note("die")
-        group = self.scheduler._group
-        running = [residency.sequence.request.request_id for residency in group.at_work()]
-        self._restored.update(run.sequence.request.request_id for run in group.running)
+        self._line.die()
+        at_work = self.scheduler._group.at_work()
         self._life = self._begin_life()
         events = self.scheduler.reset(self._now)
-        self._blame.check_death(running, events)
+        self._line.tried = tried_ids(self.scheduler)
+        self._blame.check_death([run.sequence.request.request_id for run in at_work], events)
         self._receive(events)
 
     def _misdeliver(self) -> None:
@@ -244,6 +291,7 @@ class Simulation:
                 self._token_count += len(event.token_ids)
             if client.finished is not None:
                 del self._live[event.request_id]
+                self._line.end(client)
                 self._source.remember(client)
 
     def _note(self, *facts: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from math import inf
 
 from router.core.simulated_clients import Client
@@ -9,20 +10,13 @@ from router.core.simulated_model import require
 from router.core.simulated_worlds import most_sequences
 
 from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
-from santacoder_router.core.sequence import Residency
+from santacoder_router.core.sequence import Residency, Sequence
 
 
 def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     """What holds after every event (I6, I7, I12, I13)."""
     group = scheduler._group
     running = group.running
-    waiting = scheduler._waiting._sequences
-    together = [residency.sequence.request.request_id for residency in running]
-    together += [sequence.request.request_id for sequence in waiting]
-    tried = scheduler._suspects.queue._sequences
-    together += [sequence.request.request_id for sequence in tried]
-    together.sort()
-    require(together == sorted(scheduler._live), "I13 live requests have one place each")
     slot_count = most_sequences(config)
     require(len(running) <= slot_count, "I12 too many running", len(running))
     require(len(group.in_flight) <= config.plans_in_flight, "I12 too many plans in flight")
@@ -32,6 +26,28 @@ def check_state(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(orders == sorted(orders), "I19 running out of order")
     _check_blocks(scheduler, config)
     _check_cache(scheduler)
+
+
+def held_ids(scheduler: Scheduler) -> list[int]:
+    """Who has neither a slot nor a place in the queue."""
+    return [number for number, sequence in scheduler._live.items() if sequence.is_held]
+
+
+def _check_loads(scheduler: Scheduler, waiting: list[Sequence]) -> None:
+    """Of every caller who has something here it is known how much, and of nobody else (I12)."""
+    expected: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for residency in scheduler._group.running:
+        expected[residency.sequence.request.caller.name][0] += 1
+    for sequence in waiting:
+        counts = expected[sequence.request.caller.name]
+        counts[1] += 1
+        counts[2] += sequence.token_count
+    known = {
+        name: [load.running_count, load.waiting_count, load.waiting_tokens]
+        for name, load in scheduler._waiting._loads.items()
+    }
+    require(known == expected, "I12 I13 what callers have", known, dict(expected))
+    require(len(scheduler._waiting) == len(waiting), "I12 queued", len(waiting))
 
 
 def _check_blocks(scheduler: Scheduler, config: SchedulerConfig) -> None:
@@ -75,8 +91,15 @@ def _check_cache(scheduler: Scheduler) -> None:
 
 
 def check_line(scheduler: Scheduler, clients: list[Client], now: float) -> None:
-    """After `plan`: the queue is counted right, and whose time is up has ended (I12, I17)."""
-    tokens = sum([sequence.token_count for sequence in scheduler._waiting._sequences])
+    """After `plan`: who waits is counted right, and whose time is up has ended (I12, I17)."""
+    waiting = list(scheduler._waiting)
+    running = [residency.sequence for residency in scheduler._group.running]
+    together = [sequence.request.request_id for sequence in running + waiting]
+    together += held_ids(scheduler)
+    together.sort()
+    require(together == sorted(scheduler._live), "I13 live requests have one place each")
+    _check_loads(scheduler, waiting)
+    tokens = sum([sequence.token_count for sequence in waiting])
     require(tokens == scheduler.queued_token_count, "I12 queued tokens", tokens)
     earliest = min([client.first_end[0] for client in clients], default=inf)
     require(earliest > now, "I17 lives on past its time", earliest)
@@ -99,7 +122,8 @@ def check_empty(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(len(scheduler._group._free_slots) == most_sequences(config), "L5 slots taken")
     require(not scheduler._group.is_retire_urgent, "L5 retires unsent")
     suspects = scheduler._suspects
-    require(not (suspects or suspects.is_trying or suspects._untried), "L5 suspects left")
+    is_tried = suspects._on_trial or suspects._untried
+    require(not suspects and not is_tried, "L5 suspects left")
     require(scheduler.next_deadline() is None and len(scheduler._timers) == 0, "L5 timers left")
     prefixes = [prefix for prefix in scheduler._group.pool._prefixes if prefix is not None]
     is_whole = all(len(prefix.content) == config.block_size for prefix in prefixes)
@@ -111,6 +135,11 @@ def live_rows(scheduler: Scheduler) -> list[bool]:
     in_flight = scheduler._group.in_flight
     require(bool(in_flight), "I3 a plan was forgotten")
     return [row.residency.sequence.residency is row.residency for row in in_flight[0].rows]
+
+
+def tried_ids(scheduler: Scheduler) -> set[int] | None:
+    """Who alone may run, while it is looked for who kills the group."""
+    return set(scheduler._suspects._on_trial) if scheduler._waiting.is_trying else None
 
 
 def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:
@@ -130,5 +159,6 @@ def fingerprint(scheduler: Scheduler) -> tuple[object, ...]:
     ]
     in_flight = [(plan.number, plan.steps_done) for plan in group.in_flight]
     retires = list(group.retires)
-    waiting = [sequence.request.request_id for sequence in scheduler._waiting._sequences]
+    waiting = [sequence.request.request_id for sequence in scheduler._waiting]
+    waiting += held_ids(scheduler)
     return scheduler.stats, running, in_flight, retires, waiting, len(scheduler._timers)

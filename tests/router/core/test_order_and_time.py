@@ -31,13 +31,14 @@ def test_the_higher_class_goes_first_and_within_a_class_the_older() -> None:
     assert _admission_order(scheduler, 0.0) == [3, 6, 2, 5, 1, 4]
 
 
-def test_waiting_for_aging_seconds_is_worth_a_class() -> None:
+def test_a_class_that_waits_for_aging_seconds_is_worth_one_more_for_one_turn() -> None:
     scheduler = _one_slot()
     scheduler.add(make_request(1, [1], new=1, priority=Priority.LOW), 0.0)
-    scheduler.add(make_request(2, [2], new=1, priority=Priority.HIGH), 9.9)
-    scheduler.add(make_request(3, [3], new=1, priority=Priority.HIGH), 10.0)
-    scheduler.add(make_request(4, [4], new=1, priority=Priority.NORMAL), 5.0)
-    assert _admission_order(scheduler, 11.0) == [2, 1, 3, 4]
+    scheduler.add(make_request(2, [2], new=1, priority=Priority.LOW), 0.0)
+    scheduler.add(make_request(3, [3], new=1, priority=Priority.NORMAL), 5.1)
+    scheduler.add(make_request(4, [4], new=1, priority=Priority.NORMAL), 5.1)
+    scheduler.add(make_request(5, [5], new=1, priority=Priority.HIGH), 9.9)
+    assert _admission_order(scheduler, 11.0) == [5, 1, 3, 4, 2]
 
 
 def test_a_low_class_is_served_though_the_high_class_never_stops_coming() -> None:

@@ -151,7 +151,7 @@ def test_one_death_or_two_with_progress_between_are_held_against_nobody() -> Non
             scheduler.apply(answer(planned(scheduler)), 0.0)
         assert len(planned(scheduler).rows) == 3
         assert kill(scheduler) == []
-        assert not scheduler._suspects.is_trying
+        assert not scheduler._waiting.is_trying
 
 
 def tried(scheduler: Scheduler) -> StepPlan:

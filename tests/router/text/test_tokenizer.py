@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -32,6 +34,9 @@ from santacoder_router.text.tokenizer import (
 
 HYPHENS = ("<|endoftext|>", "<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>")
 UNDERSCORES = ("<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
+DEMO_TOKENIZER = Path(__file__).parents[3] / "models" / "demo" / "checkpoint" / "tokenizer.json"
+MIB = 1 << 20
+BUDGET_SECONDS = 2.0
 LONG_TEXT = "def f(x):\n    return x\n" * 200
 
 
@@ -145,6 +150,36 @@ def test_a_damaged_file_is_named_on_one_line(content: bytes, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("token_id", [-1, 1 << 24, 1 << 62])
+def test_an_id_that_no_table_holds_is_refused(tokenizer_json: bytes, token_id: int) -> None:
+    content = json.loads(tokenizer_json)
+    content["added_tokens"][0]["id"] = token_id
+    with pytest.raises(TokenizerFileError, match=f"out of range; got {token_id}; allowed 0.."):
+        Tokenizer(json.dumps(content).encode())
+
+
+def test_a_panic_of_the_library_is_a_damaged_file(tokenizer_json: bytes) -> None:
+    content = json.loads(tokenizer_json)
+    content["model"]["continuing_subword_prefix"] = "longer than any token"
+    with pytest.raises(TokenizerFileError, match="out of range for slice"):
+        Tokenizer(json.dumps(content).encode())
+
+
+def test_a_panic_over_a_text_fails_its_request_alone(tokenizer_json: bytes) -> None:
+    tokenizer = Tokenizer(tokenizer_json)
+
+    class PanicException(BaseException):
+        """As pyo3 raises it, which cannot be imported."""
+
+    class Encoder:
+        def encode_batch_fast(self, *_: object, **__: object) -> None:
+            raise PanicException
+
+    tokenizer._encoder = Encoder()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="panicked"):
+        tokenizer.encode("x")
+
+
 def test_a_vocabulary_that_would_drop_bytes_is_refused(tokenizer_json: bytes) -> None:
     content = json.loads(tokenizer_json)
     content["model"]["merges"] = []
@@ -180,6 +215,38 @@ def test_the_event_loop_runs_on_while_a_large_text_is_encoded(tokenizer: Tokeniz
     # large the text; the larger ones are for machines on which the first takes no time.
     sizes = (1 << 20, 1 << 22, 1 << 24)
     assert any(asyncio.run(count_ticks(size)) >= 5 for size in sizes)
+
+
+WORST_TEXTS = {
+    "one letter": "a" * MIB,
+    "digits, each a token": "1" * MIB,
+    "blanks": " " * MIB,
+    "marks on one letter": "e" + "\u0301" * (MIB // 2 - 1),
+}
+
+
+@pytest.mark.skipif(not DEMO_TOKENIZER.exists(), reason="needs the checkout's demo checkpoint")
+@pytest.mark.parametrize("name", WORST_TEXTS)
+def test_the_worst_texts_keep_within_the_budget_and_off_the_event_loop(name: str) -> None:
+    """The most that is ever encoded, as the demo's tokenizer does it: about a second at worst."""
+    tokenizer = Tokenizer(DEMO_TOKENIZER.read_bytes())
+
+    async def longest_silence() -> float:
+        threads = TokenizerThreads(tokenizer, 1, budget_seconds=BUDGET_SECONDS)
+        work = asyncio.ensure_future(threads.encode(WORST_TEXTS[name]))
+        longest, at = 0.0, time.monotonic()
+        while not work.done():
+            await asyncio.sleep(0.001)
+            longest, at = max(longest, time.monotonic() - at), time.monotonic()
+        if isinstance(error := work.exception(), Overloaded):
+            assert error.reason is Reason.TOKENIZER_BUDGET
+        else:
+            [ids] = work.result()
+            assert tokenizer.detokenize(ids) == WORST_TEXTS[name]
+        threads.close()
+        return longest
+
+    assert asyncio.run(longest_silence()) < BUDGET_SECONDS
 
 
 class _Blocked(Tokenizer):

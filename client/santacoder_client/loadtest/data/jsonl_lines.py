@@ -64,8 +64,6 @@ def _prompt_line(where: str, values: dict[str, object]) -> Line:
     _refuse_others(where, values, shapes[0] | _OWN_KEYS | _OPTION_NAMES)
     options = _options(values)
     new_tokens, salt = options.pop("max_new_tokens", None), options.pop("cache_salt", None)
-    if isinstance(new_tokens, int) and new_tokens < 1:
-        _wrong(where, "max_new_tokens", new_tokens, "1 or more")
     at_seconds = _seconds(where, "at", values["at"]) if "at" in values else None
     prompt = replace(
         _content(where, values),

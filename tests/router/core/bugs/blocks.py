@@ -89,6 +89,16 @@ BLOCKS = bugs_in(
 GROUP = bugs_in(
     "group.py",
     (
+        "sequence.generation += 1",
+        "sequence.generation = 1",
+        "every stay in a slot has the same generation",
+    ),
+    (
+        "slot=self._free_slots.pop(),",
+        "slot=self._free_slots[-1],",
+        "a slot that is taken is given again",
+    ),
+    (
         "token_count - (0 if is_matched else 1)",
         "token_count",
         "a block of output is cached before its last key is written",
@@ -104,29 +114,14 @@ GROUP = bugs_in(
         "a block that ends with the last id before a stop id is not cached",
     ),
     (
-        "            result.plan_number == self.number\n            and result.first_step",
-        "            result.first_step",
+        "        return (\n            result.plan_number == self.number\n            and result",
+        "        return (\n            result",
         "a result of another plan is accepted",
     ),
     (
         "            and result.first_step == self.steps_done\n",
         "",
         "a part of a lease is accepted again",
-    ),
-    (
-        "sequence.generation += 1",
-        "sequence.generation = 1",
-        "every stay in a slot has the same generation",
-    ),
-    (
-        "slot=self._free_slots.pop(),",
-        "slot=self._free_slots[-1],",
-        "a slot that is taken is given again",
-    ),
-    (
-        "        sequence.is_restored = False\n",
-        "",
-        "who outlived a group once goes first ever after",
     ),
     (
         "insort(self.running, residency, key=_order)",

@@ -7,6 +7,21 @@ from router.core.bugs.bug import bugs_in
 ENDS = bugs_in(
     "scheduler.py",
     (
+        "if sequence is None or sequence.is_held == is_held:",
+        "if sequence is None:",
+        "whoever is not held is let go all the same",
+    ),
+    (
+        "            self._group.leave(sequence.residency)\n            self._waiting.hold",
+        "            self._waiting.hold",
+        "a request that is held keeps its slot",
+    ),
+    (
+        "            self._waiting.let_go(sequence, now)\n        elif",
+        "            pass\n        elif",
+        "a request that was held never runs again",
+    ),
+    (
         "        self._group = GroupState(self._config)\n        self._step_time = StepTime()\n"
         "        for residency in running:\n",
         "        pool = self._group.pool\n        self._group = GroupState(self._config)\n"
@@ -31,9 +46,9 @@ ENDS = bugs_in(
         "those that ran when a group died lose their place",
     ),
     (
-        "            self._waiting.add(residency.sequence)\n        guilty",
+        "            self._waiting.put_back(residency.sequence, now)\n",
         "            if residency.sequence.output_ids:\n"
-        "                self._waiting.add(residency.sequence)\n        guilty",
+        "                self._waiting.put_back(residency.sequence, now)\n",
         "whoever had no output yet is lost with the group",
     ),
     (
@@ -53,8 +68,8 @@ ENDS = bugs_in(
         "an ended request is kept for ever",
     ),
     (
-        "            self._suspects.line_of(sequence, self._waiting).remove(sequence)\n",
-        "            pass\n",
+        "        self._waiting.end(sequence)\n",
+        "        if sequence.residency is not None:\n            self._waiting.end(sequence)\n",
         "whoever is cancelled in the queue still runs",
     ),
     (

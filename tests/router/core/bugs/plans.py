@@ -7,8 +7,8 @@ from router.core.bugs.bug import bugs_in
 PLANNER = bugs_in(
     "planner.py",
     (
-        "    for sequence in draft.preempted:\n        waiting.add(sequence)\n",
-        "    for sequence in draft.preempted[:1]:\n        waiting.add(sequence)\n",
+        "    for sequence in draft.preempted:\n        waiting.put_back(sequence, now)\n",
+        "    for sequence in draft.preempted[:1]:\n        waiting.put_back(sequence, now)\n",
         "of several preempted sequences one comes back",
     ),
     (
@@ -22,8 +22,9 @@ PLANNER = bugs_in(
         "sources of copies stay held",
     ),
     (
-        "    _admit_waiting(draft, group, waiting)\n    for copy",
-        "    if not group.running:\n        _admit_waiting(draft, group, waiting)\n    for copy",
+        "    _admit_waiting(draft, group, waiting, now)\n    for copy",
+        "    if not group.running:\n        _admit_waiting(draft, group, waiting, now)\n"
+        "    for copy",
         "newcomers wait until nobody runs",
     ),
     (
@@ -148,12 +149,13 @@ PLANNER = bugs_in(
         "sequences are admitted to a step that has no room for them",
     ),
     (
-        "while draft.tokens_left > 0 and group.has_free_slot",
-        "if draft.tokens_left > 0 and group.has_free_slot",
+        "        waiting.take(sequence, now)\n        _plan_chunk(residency, draft, group)\n",
+        "        waiting.take(sequence, now)\n        _plan_chunk(residency, draft, group)\n"
+        "        break\n",
         "one sequence is admitted a plan",
     ),
     (
-        "        waiting.remove(sequence)\n",
+        "        waiting.take(sequence, now)\n",
         "",
         "whoever is admitted stays in the queue",
     ),

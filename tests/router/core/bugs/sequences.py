@@ -1,4 +1,4 @@
-"""Seeded bugs of what is kept of a sequence, of the settings, of time and of the order in line."""
+"""Seeded bugs of what is kept of a sequence, of the settings, of time and of the running order."""
 
 from __future__ import annotations
 
@@ -113,40 +113,6 @@ POLICY = bugs_in(
         "return arrival - request.priority * aging_seconds",
         "return arrival - (request.priority > 1) * aging_seconds",
         "high priority is no more than normal",
-    ),
-)
-
-WAITING = bugs_in(
-    "waiting.py",
-    (
-        "insort(self._sequences, sequence, key=_place)",
-        "self._sequences.append(sequence)",
-        "whoever comes back to the queue goes to its end",
-    ),
-    (
-        "return self._sequences[0] if self._sequences else None",
-        "return self._sequences[-1] if self._sequences else None",
-        "the last in line goes first",
-    ),
-    (
-        "        self.token_count += sequence.token_count\n",
-        "        self.token_count += len(sequence.request.prompt_ids)\n",
-        "the queue does not count the output of those that come back",
-    ),
-    (
-        "        self.token_count -= sequence.token_count\n",
-        "",
-        "tokens that have left the queue are still counted",
-    ),
-    (
-        "return (not sequence.is_restored, sequence.order)",
-        "return (sequence.is_restored, sequence.order)",
-        "those that ran when a group died go last",
-    ),
-    (
-        "return (not sequence.is_restored, sequence.order)",
-        "return (False, sequence.order)",
-        "those that ran when a group died wait behind newcomers",
     ),
 )
 

@@ -7,13 +7,13 @@ from router.core.bugs.bug import bugs_in
 SUSPECTS = bugs_in(
     "suspects.py",
     (
-        "        if again and len(running) == 1:\n",
+        "        if again and len(at_work) == 1:\n",
         "        if again:\n",
         "of several suspects the first is condemned untried",
     ),
     (
-        "        if again and len(running) == 1:\n",
-        "        if running:\n            again = [run.sequence for run in running]\n",
+        "        if again and len(at_work) == 1:\n",
+        "        if at_work:\n            again = [run.sequence for run in at_work]\n",
         "one death is enough to be condemned",
     ),
     (
@@ -22,19 +22,19 @@ SUSPECTS = bugs_in(
         "nobody is cleared who got past its point",
     ),
     (
-        "        self._on_trial.remove(request_id)\n",
+        "            self.is_trial_over = not self._on_trial\n",
         "",
         "a trial never ends",
     ),
     (
-        "            waiting.remove(sequence)\n",
+        "            sequence.is_tried = True\n",
         "",
-        "whoever is tried waits in two places",
+        "whoever is tried is not known to be",
     ),
     (
-        "        waiting.add_all(self.queue.take_all())\n",
-        "        self.queue.take_all()\n",
-        "whoever is tried and has no slot is lost with the trial",
+        "        waiting.is_trying = bool(tried)\n",
+        "        waiting.is_trying |= bool(tried)\n",
+        "nobody else runs again after a trial",
     ),
     (
         "            self._untried.remove(sequence)\n",

@@ -1,0 +1,74 @@
+"""A stream's bookmark: another process goes on behind what the one that died had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+import pytest
+from awaited import Ask
+
+from santacoder.inference.v1 import inference_pb2 as pb
+from santacoder_client import AsyncClient, Client, Completion
+from santacoder_client.testing import Answer, Failure, FakeRouter
+
+Serve = Callable[..., FakeRouter]
+WHOLE = ("def ", "é", "()", ": ☃")
+LOST = Failure(grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+
+
+@pytest.mark.fault("C13")
+@pytest.mark.parametrize("count", range(len(WHOLE) + 1))
+def test_another_client_goes_on_behind_the_bookmark(ask: Ask, serve: Serve, count: int) -> None:
+    router = serve(Answer(WHOLE))
+
+    async def until_it_dies(client: AsyncClient) -> bytes:
+        stream = client.stream("p", echo=True)
+        if count:
+            async for piece in stream:
+                if piece.text.endswith(WHOLE[count - 1]):
+                    break
+        return stream.bookmark()
+
+    async def afterwards(client: AsyncClient) -> Completion:
+        return await client.resume(bookmark).result()
+
+    bookmark = ask(router.target, until_it_dies)
+    rest = ask(router.target, afterwards)
+    begun = "".join(WHOLE[:count])
+    assert rest.text == ("" if count else "p") + "".join(WHOLE)[len(begun) :]
+    assert rest.usage.completion_token_count == len("".join(WHOLE))
+    resumed = [choice.token_ids for choice in router.requests[-1].resume.choices]
+    assert [list(ids) for ids in resumed] == ([[ord(c) for c in begun]] if count else [])
+
+
+@pytest.mark.fault("C13")
+def test_what_goes_on_behind_a_bookmark_outlives_its_server_too(ask: Ask, serve: Serve) -> None:
+    router = serve(Answer(WHOLE), Answer(WHOLE[:2], failure=LOST), Answer(WHOLE))
+
+    async def first(client: AsyncClient) -> bytes:
+        stream = client.stream("p")
+        await anext(stream)
+        return stream.bookmark()
+
+    async def second(client: AsyncClient) -> str:
+        return (await client.resume(bookmark).result()).text
+
+    bookmark = ask(router.target, first)
+    assert ask(router.target, second) == "".join(WHOLE[1:])
+    counts = [sum(len(c.token_ids) for c in r.resume.choices) for r in router.requests]
+    assert counts == [0, 4, 5]
+
+
+def test_a_turn_of_a_session_has_a_bookmark(serve: Serve) -> None:
+    router = serve(Answer(WHOLE))
+    with Client(router.target) as client, client.session() as session:
+        stream = session.stream("p")
+        next(stream)
+        assert pb.CompletionRequest.FromString(stream.bookmark()).resume.choices[0].token_ids
+
+
+@pytest.mark.parametrize("bookmark", [b"", b"\xff\xff", "text"])
+def test_what_is_no_bookmark_is_refused_before_anything_is_sent(bookmark: bytes) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(ValueError, match="bookmark: cannot be"):
+        client.resume(bookmark)

@@ -1,0 +1,80 @@
+"""Who may join the queue: what is measured and told, and that one that stands is kept short."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from router.core.scheduling import answer, make_request, make_scheduler, planned
+
+from santacoder_router.caller_limits import KNOWN
+from santacoder_router.core.plan import Caller, Priority, RowState
+from santacoder_router.core.scheduler import Scheduler
+from santacoder_router.errors import DeadlineExceeded, Overloaded, Reason, RouterError
+from santacoder_router.limits import Limits
+from santacoder_router.queue_entry import Newcomer, enter, retry_seconds
+
+LIMITS = Limits(
+    context_token_count=64,
+    token_count=100,
+    vocabulary_size=100,
+    infill_supported=True,
+    running_request_count=1,
+)
+ALICE, BOB = Caller("alice"), Caller("bob")
+
+
+def newcomer(caller: Caller, seconds_left: float = 60.0) -> Newcomer:
+    return Newcomer(caller, Priority.NORMAL, 1, 4, 5, seconds_left)
+
+
+def worked_off(seconds: int, count: int) -> Scheduler:
+    """One slot; alice's requests take a second each, for so long."""
+    scheduler = make_scheduler(slot_count=1, plans_in_flight=1, queue_wait_seconds=1e6)
+    for number in range(1, count + 1):
+        scheduler.add(make_request(number, range(4), new=1, caller=ALICE), 0.0)
+    for second in range(seconds):
+        scheduler.apply(answer(planned(scheduler, second), ((5,), RowState.LENGTH)), second)
+    return scheduler
+
+
+def refusal(scheduler: Scheduler, entering: Newcomer, now: float, **limits: Any) -> RouterError:
+    changed = dataclasses.replace(LIMITS, **limits)
+    with pytest.raises(RouterError) as caught:
+        enter(entering, scheduler.waiting, changed, KNOWN, now)
+    return caught.value
+
+
+def test_a_queue_that_stands_is_kept_short_for_those_who_make_it_stand() -> None:
+    scheduler = worked_off(seconds=12, count=15)
+    # Three seconds of work are ahead of alice: little enough for a burst, too much for a habit.
+    error = refusal(scheduler, newcomer(ALICE), 11.0)
+    assert isinstance(error, Overloaded) and error.reason is Reason.QUEUE_FULL
+    assert error.message == "queue: has not emptied for 11 s; got a wait of 3.0 s; allowed 0.5 s"
+    assert error.retry_after_seconds == pytest.approx(3.0, rel=0.1)
+    assert enter(newcomer(BOB), scheduler.waiting, LIMITS, KNOWN, 11.0) == []
+    younger = worked_off(seconds=9, count=12)
+    assert enter(newcomer(ALICE), younger.waiting, LIMITS, KNOWN, 8.0) == []
+    # As many as the slots run at once may wait in any case.
+    wide = dataclasses.replace(LIMITS, running_request_count=8)
+    assert enter(newcomer(ALICE), scheduler.waiting, wide, KNOWN, 11.0) == []
+
+
+def test_who_would_be_late_is_refused_by_what_is_ahead_of_it() -> None:
+    scheduler = worked_off(seconds=9, count=18)
+    late = refusal(scheduler, newcomer(ALICE, seconds_left=5.0), 8.0)
+    assert isinstance(late, DeadlineExceeded) and late.metadata == {"at": "admission"}
+    assert late.message.startswith("deadline: would pass in the queue; got 5.00 s; allowed above ")
+    too_long = refusal(scheduler, newcomer(ALICE), 8.0, queue_wait_seconds=8.5)
+    assert too_long.reason is Reason.QUEUE_TIMEOUT
+    assert too_long.retry_after_seconds == pytest.approx(9.0, rel=0.1)
+    assert enter(newcomer(BOB, seconds_left=5.0), scheduler.waiting, LIMITS, KNOWN, 8.0) == []
+
+
+def test_the_time_to_come_back_has_bounds_and_a_guess_where_nothing_is_known() -> None:
+    assert [retry_seconds(wait) for wait in (None, 0.0, 2.5, 1e9)] == [1.0, 0.1, 2.5, 60.0]
+    scheduler = make_scheduler(slot_count=1)
+    scheduler.add(make_request(1, range(4), caller=ALICE), 0.0)
+    full = refusal(scheduler, newcomer(ALICE), 0.0, queued_request_count=1)
+    assert (full.reason, full.retry_after_seconds) == (Reason.QUEUE_FULL, 1.0)
