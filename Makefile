@@ -17,6 +17,8 @@ endif
 GPU_SETUP := $(if $(STAGED),,$(VENV)/.dev)
 GPU_PYTHON := $(if $(STAGED),PYTHONPATH=client:router:shard:.stage/site $(PYTHON),$(BIN)/python)
 GPU_FAULTS := S1,S2,S6,S10,S21,S22,S23,X1
+# Processes of tests: most wait for what they have started.
+TEST_PROCESSES ?= 2
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
@@ -45,7 +47,7 @@ serve: $(VENV)/.serve ## Serve the demo checkpoint until Ctrl-C (MODEL=..., ARGS
 	$(BIN)/santacoder-serve $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: $(VENV)/.dev ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 gpu-test: $(GPU_SETUP) ## Run the tests that need a GPU (ARGS=--long for those of minutes, too)
 	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default tests/gpu $(ARGS)

@@ -105,7 +105,7 @@ class FaultReport:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """A fault that no test shows, and that has no excuse, fails the run."""
-        if session.config.option.collectonly:
+        if session.config.option.collectonly or hasattr(session.config, "workerinput"):
             return
         states = (self._state(name) for name in self._tallies)
         if any(state in ("FAILED", "NOT COVERED") for state in states):

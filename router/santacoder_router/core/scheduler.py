@@ -26,6 +26,7 @@ from santacoder_router.core.possible import check_possible
 from santacoder_router.core.prefix import root_prefix
 from santacoder_router.core.sequence import Sequence
 from santacoder_router.core.settings import SchedulerConfig, SchedulerStats
+from santacoder_router.core.statistics import stats_of
 from santacoder_router.core.suspects import Suspects
 from santacoder_router.core.timers import Timers
 from santacoder_router.core.waiting import WaitingQueue
@@ -97,20 +98,8 @@ class Scheduler:
     @property
     def stats(self) -> SchedulerStats:
         """The scheduler at this moment."""
-        pool = self._group.pool
-        return SchedulerStats(
-            queued_request_count=len(self._waiting),
-            queued_token_count=self._waiting.token_count,
-            running_request_count=len(self._group.running),
-            plans_in_flight=len(self._group.in_flight),
-            free_block_count=pool.free_count,
-            cached_block_count=pool.cached_count,
-            held_block_count=pool.held_count,
-            total_block_count=pool.total_count,
-            preemption_count=self._preemption_count,
-            admitted_token_count=self._admitted_token_count,
-            cached_token_count=self._cached_token_count,
-        )
+        counts = self._preemption_count, self._admitted_token_count, self._cached_token_count
+        return stats_of(self._waiting, self._group, *counts)
 
     def add(self, request: Request, now: float) -> None:
         """Queues a request. Its id is positive and was never used; its size has been checked.
@@ -162,7 +151,6 @@ class Scheduler:
         events = self.expire(now)
         group = self._group
         if self._suspects.is_trial_over and self._suspects.try_next(self._waiting):
-            # Whoever has been cleared makes way for the next that are tried.
             for sequence in group.leave_all():
                 self._waiting.put_first(sequence, now)
         if len(group.in_flight) >= self._config.plans_in_flight:
@@ -202,8 +190,8 @@ class Scheduler:
             if row.state is RowState.NON_FINITE:
                 # Whether or not it still lives: what it has cached is not to be read by others.
                 self._group.pool.forget_all(planned.residency.sequence.prefixes)
-        for sequence in self._suspects.passed(plan.rows) if self._suspects else ():
-            self._suspects.clear(sequence)
+        if self._suspects:
+            self._suspects.clear_passed(plan.rows)
         return events
 
     def reset(self, now: float) -> list[Event]:

@@ -71,13 +71,17 @@ class Suspects:
             sequence.is_tried = False
             self.is_trial_over = not self._on_trial
 
-    def passed(self, rows: Listed[PlannedRow]) -> list[Sequence]:
-        """Those of `rows` that have got past their points."""
-        sequences = [row.residency.sequence for row in rows]
-        return [each for each in sequences if self._has_passed(each)]
+    def clear_passed(self, rows: Listed[PlannedRow]) -> None:
+        """Clears those of `rows` that have got past their points."""
+        for row in rows:
+            if self._has_passed(row.residency.sequence):
+                self.clear(row.residency.sequence)
 
     def try_next(self, waiting: WaitingQueue) -> bool:
-        """Ends the trial, and begins that of half of the others; False if there are none."""
+        """Ends the trial, and begins that of half of the others; False if there are none.
+
+        Whoever has a slot has to make way for them.
+        """
         for sequence in self._on_trial.values():
             sequence.is_tried = False
         self.is_trial_over = False
