@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from santacoder_router.shard_group import GroupFailure
+from santacoder_router.group_failure import GroupFailure
 
 # Of so many requests a report names some; the count tells of the others.
 MOST_NAMES = 256

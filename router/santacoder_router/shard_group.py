@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import grpc
@@ -18,6 +17,7 @@ from santacoder_router import codec
 from santacoder_router.core.plan import RowState, StepPlan, StepResult
 from santacoder_router.deadline import StepDeadline
 from santacoder_router.digests import DigestLedger, Divergence
+from santacoder_router.group_failure import GroupFailure as GroupFailure
 from santacoder_router.group_watch import Clock, GroupWatch, InFlight
 from santacoder_router.handshake import PROTOCOL_VERSION, Description, agree
 from santacoder_router.shard_link import ShardLink
@@ -26,20 +26,6 @@ DESCRIBE_SECONDS = 5.0
 HALF_CLOSE_SECONDS = 3.0
 # A lease of this length is over, or nearly, before an interrupt is there.
 SHORT_LEASE_SECONDS = 0.0005
-
-
-@dataclass(frozen=True, slots=True)
-class GroupFailure:
-    """Why a group ended: the rank that failed first, and one line; how far the group had come."""
-
-    rank: int
-    message: str
-    last_plan_number: int = 0
-    """The plan whose step ended last."""
-    last_step: int = 0
-    """How many of its steps had ended."""
-    lost_plan_numbers: tuple[int, ...] = ()
-    """Plans that were sent and have not ended."""
 
 
 class Arrived(NamedTuple):

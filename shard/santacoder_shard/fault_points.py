@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from santacoder_shard.armed import FaultPoints
 
 VARIABLE = "SANTACODER_FAULTS"
 TEST_MODE_VARIABLE = "SANTACODER_TEST_MODE"
@@ -79,9 +82,22 @@ def read_faults(environment: Mapping[str, str]) -> tuple[FaultPoint, ...]:
         raise FaultsRefused(f"{VARIABLE}: cannot be read: {error}") from None
 
 
-def faults_of(faults: tuple[FaultPoint, ...], rank: int, epoch: int) -> tuple[FaultPoint, ...]:
-    """Those of one rank in one life of the group."""
-    return tuple(each for each in faults if each.rank == rank and each.epoch in (0, epoch))
+def arm(
+    faults: Iterable[FaultPoint], rank: int, epoch: int, call_soon: Callable[..., object]
+) -> FaultPoints | None:
+    """Those of one rank in one life of the group, ready to happen; None if there are none.
+
+    `call_soon` runs a function on the event loop's thread.
+    """
+    own = [each for each in faults if each.rank == rank and each.epoch in (0, epoch)]
+    if not own:
+        return None
+    # Here, because nobody else needs it.
+    from santacoder_shard.armed import FaultPoints
+
+    points = FaultPoints(own, call_soon)
+    points.reach("start")
+    return points
 
 
 def _fault(entry: Mapping[str, Any]) -> FaultPoint:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import uvloop
@@ -25,7 +25,7 @@ from santacoder_shard.certificates import server_credentials
 from santacoder_shard.config import ShardConfig
 from santacoder_shard.environment import strange_variables
 from santacoder_shard.errors import CheckpointError, ParallelSizeError, UnusableOption
-from santacoder_shard.fault_points import FaultsRefused, faults_of, read_faults
+from santacoder_shard.fault_points import FaultsRefused, arm, read_faults
 from santacoder_shard.loading import load_rank
 from santacoder_shard.log import Logger, make_logger
 from santacoder_shard.log_sink import LogSink
@@ -33,9 +33,6 @@ from santacoder_shard.router_identity import admit_router
 from santacoder_shard.servicer import ShardServicer, StreamEnd
 from santacoder_shard.socket_file import AddressTaken, SocketFile, UnsafeFolder
 from santacoder_shard.stacks import Stacks
-
-if TYPE_CHECKING:
-    from santacoder_shard.armed import FaultPoints
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -132,7 +129,7 @@ async def _load_and_serve(
     """Until the one stream has ended, and how; None if told to stop before."""
     loop = asyncio.get_running_loop()
     model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-    points = _armed(config, loop)
+    points = arm(read_faults(os.environ), config.rank, config.epoch, loop.call_soon_threadsafe)
     loading = loop.run_in_executor(model_thread, load_rank, config, log, points)
     await _first(loading, stopped)
     if stopped.done():
@@ -159,19 +156,6 @@ async def _load_and_serve(
         stacks.write(end.cause)
     await server.stop(STOP_SECONDS)
     return end
-
-
-def _armed(config: ShardConfig, loop: asyncio.AbstractEventLoop) -> FaultPoints | None:
-    """The faults that a test wants of this rank; raises FaultsRefused outside of tests."""
-    faults = faults_of(read_faults(os.environ), config.rank, config.epoch)
-    if not faults:
-        return None
-    # Here, because nobody else needs it.
-    from santacoder_shard.armed import FaultPoints
-
-    points = FaultPoints(faults, loop.call_soon_threadsafe)
-    points.reach("start")
-    return points
 
 
 def settle_memory() -> None:
