@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+UNDEFENDED = "not defended against: weights are not looked at again once they are loaded"
 ON_GPUS = "needs a GPU: make faults-gpu"
 
 
@@ -61,7 +62,7 @@ SHARD = {
     "S6": Fault("the device has no memory left in a step"),
     "S7": Fault("logits of one row are not finite"),
     "S8": Fault("logits of all rows are not finite"),
-    "S9": Fault("a weight changes on one rank"),
+    "S9": Fault("a weight changes on one rank", UNDEFENDED),
     "S10": Fault("a rank does not come to a collective"),
     "S11": Fault("ranks carry out different commands"),
     "S12": Fault("a rank is five times slower"),
@@ -81,7 +82,7 @@ SHARD = {
 
 ROUTER = {
     "R1": Fault("the router is killed in mid-stream"),
-    "R2": Fault("twice to ten times the load that it can carry"),
+    "R2": Fault("twice to ten times the load that it can carry", "measured: make overload"),
     "R3": Fault("the queue is full"),
     "R4": Fault("a request waits too long"),
     "R5": Fault("the router's event loop stands still"),
