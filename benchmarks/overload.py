@@ -144,7 +144,7 @@ def _twice(service: Loaded, saturation: float, seconds: float) -> list[Figure]:
     steps = f"{calm:g}@{SIDE_SECONDS:g}s,{burst:g}@{seconds:g}s,{calm:g}@{SIDE_SECONDS:g}s"
     whole = 2 * SIDE_SECONDS + seconds - loads.WARM_UP_SECONDS
     records = service.run("T11", whole, f"--steps={steps}")
-    saturation = max(saturation, service.saturation("after"))
+    saturation = (saturation + service.saturation("after")) / 2
     goodput = loads.tokens_per_second(records, begin + 1.0, end) / service.new_token_count
     normal = loads.first_token_seconds(loads.due_between(records, loads.WARM_UP_SECONDS, begin))
     normal_p99 = loads.percentile(normal, 0.99)
@@ -180,12 +180,10 @@ def _twice(service: Loaded, saturation: float, seconds: float) -> list[Figure]:
 
 
 def _recovery(records: list[RequestRecord], end: float, normal_p99: float) -> float:
-    """How long after the burst the last request was due that was slow, refused or failed."""
-    slow = [
-        record.scheduled_at - end
-        for record in loads.due_between(records, end, end + SIDE_SECONDS)
-        if not loads.is_quick(record, 2 * normal_p99)
-    ]
+    """From when on no more than a hundredth of the requests are slow, refused or failed."""
+    after = loads.due_between(records, end, end + SIDE_SECONDS)
+    slow = [each.scheduled_at - end for each in after if not loads.is_quick(each, 2 * normal_p99)]
+    slow = sorted(slow)[: max(0, len(slow) - len(after) // 100)]
     return max(slow, default=0.0)
 
 
@@ -208,7 +206,7 @@ def _classes(service: Loaded, saturation: float, seconds: float) -> list[Figure]
             "%",
             at_least=99.9,
             beside=f"{counts['high']} of {len(found['high'])}; first token p99 "
-            f"{loads.percentile(first, 0.99):.3g} s",
+            f"{loads.percentile(first, 0.99):.3g} s{loads.why(found['high'])}",
         ),
         Figure(
             f"{name}, low ones served",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,14 @@ def unended_count(records: Iterable[RequestRecord]) -> int:
     return sum(
         record.accepted_at is not None and record.outcome is not Outcome.OK for record in records
     )
+
+
+def why(records: Iterable[RequestRecord]) -> str:
+    """The reasons of those that failed, commonest first."""
+    reasons = Counter(
+        record.reason or record.status for record in records if record.outcome is not Outcome.OK
+    )
+    return "".join(f"; {count} {reason}" for reason, count in reasons.most_common(3))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

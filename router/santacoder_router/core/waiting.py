@@ -75,6 +75,10 @@ class WaitingQueue:
         own = share.work_before(caller)
         return self._drain.seconds_for(round(above + own), now)
 
+    def count_from(self, priority: Priority) -> int:
+        """How many wait in a class and above it."""
+        return sum(each.waiting_count for rank, each in self._shares.items() if rank >= priority)
+
     def standing_seconds(self, now: float) -> float:
         """For how long the queue has not been empty."""
         return self._drain.blocked_seconds(now)
