@@ -36,7 +36,9 @@ def start(address: str, load: Load, folder: Path, name: str) -> subprocess.Popen
         *(sys.executable, "-m", "santacoder_client.loadtest", "run"),
         *(f"--target={address}", *load.arguments, f"--priority={load.priority}"),
         *(f"--duration={load.seconds:g}s", f"--warm-up={WARM_UP_SECONDS:g}s", "--cool-down=0s"),
-        *("--grace=20s", "--prompt-tokens=32", f"--new-tokens={load.new_token_count}"),
+        # Several connections, as one has at most 256 streams and keeps the rest waiting.
+        *("--channels=8", "--grace=20s"),
+        *("--prompt-tokens=32", f"--new-tokens={load.new_token_count}"),
         *(f"--requests-output={folder / name}.jsonl", "--quiet"),
     ]
     return subprocess.Popen(
