@@ -117,15 +117,15 @@ def _standing_refusal(
     """A queue is for bursts: one that does not empty makes everybody late and serves nobody more.
 
     It is kept short then: to what the slots run at once, or a small part of the longest wait. Who
-    waits in a lower class does not count.
+    waits in other classes does not count.
     """
-    standing_seconds = waiting.standing_seconds(now)
+    standing_seconds = waiting.standing_seconds(newcomer.priority, now)
     allowed_seconds = STANDING_SHARE * limits.queue_wait_seconds
     is_short = wait_seconds is None or wait_seconds <= allowed_seconds
     if (
         is_short
         or standing_seconds <= limits.queue_wait_seconds
-        or waiting.count_from(newcomer.priority) < limits.running_request_count
+        or waiting.share(newcomer.priority).waiting_count < limits.running_request_count
     ):
         return None
     return Overloaded(

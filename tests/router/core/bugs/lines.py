@@ -38,13 +38,13 @@ WAITING = bugs_in(
         "classes are ignored",
     ),
     (
-        "        if not share.waiting_count:\n            self._since[request.priority] = now\n",
-        "        self._since[request.priority] = now\n",
+        "        if not share.waiting_count:\n            self._since",
+        "        if True:\n            self._since",
         "every arrival makes its class wait anew",
     ),
     (
-        "        if not share.waiting_count:\n            self._since[request.priority] = now\n",
-        "",
+        "        if not share.waiting_count:\n            self._since",
+        "        if False:\n            self._since",
         "a class in which nobody waits rises too",
     ),
     (
