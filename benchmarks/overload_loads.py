@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,9 @@ def start(address: str, load: Load, folder: Path, name: str) -> subprocess.Popen
         *(sys.executable, "-m", "santacoder_client.loadtest", "run"),
         *(f"--target={address}", *load.arguments, f"--priority={load.priority}"),
         *(f"--duration={load.seconds:g}s", f"--warm-up={WARM_UP_SECONDS:g}s", "--cool-down=0s"),
-        *("--grace=20s", "--prompt-tokens=32", f"--new-tokens={load.new_token_count}"),
+        # Several connections, as one has at most 256 streams and keeps the rest waiting.
+        *("--channels=8", "--grace=20s"),
+        *("--prompt-tokens=32", f"--new-tokens={load.new_token_count}"),
         *(f"--requests-output={folder / name}.jsonl", "--quiet"),
     ]
     return subprocess.Popen(
@@ -110,6 +113,14 @@ def unended_count(records: Iterable[RequestRecord]) -> int:
     return sum(
         record.accepted_at is not None and record.outcome is not Outcome.OK for record in records
     )
+
+
+def why(records: Iterable[RequestRecord]) -> str:
+    """The reasons of those that failed, commonest first."""
+    reasons = Counter(
+        record.reason or record.status for record in records if record.outcome is not Outcome.OK
+    )
+    return "".join(f"; {count} {reason}" for reason, count in reasons.most_common(3))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

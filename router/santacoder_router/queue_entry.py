@@ -46,7 +46,7 @@ def enter(
     wait_seconds = waiting.seconds_until_turn(newcomer.caller, newcomer.priority, now)
     refusal = _own_refusal(newcomer, waiting, own, wait_seconds)
     refusal = refusal or _late_refusal(newcomer, limits, wait_seconds)
-    refusal = refusal or _standing_refusal(waiting, limits, wait_seconds, now)
+    refusal = refusal or _standing_refusal(newcomer, waiting, limits, wait_seconds, now)
     if refusal is not None:
         raise refusal
     places = len(waiting) + newcomer.sequence_count - limits.queued_request_count
@@ -108,19 +108,24 @@ def _late_refusal(
 
 
 def _standing_refusal(
-    waiting: WaitingQueue, limits: Limits, wait_seconds: float | None, now: float
+    newcomer: Newcomer,
+    waiting: WaitingQueue,
+    limits: Limits,
+    wait_seconds: float | None,
+    now: float,
 ) -> RouterError | None:
     """A queue is for bursts: one that does not empty makes everybody late and serves nobody more.
 
-    It is kept short then: to what the slots run at once, or a small part of the longest wait.
+    It is kept short then: to what the slots run at once, or a small part of the longest wait. Who
+    waits in other classes does not count.
     """
-    standing_seconds = waiting.standing_seconds(now)
+    standing_seconds = waiting.standing_seconds(newcomer.priority, now)
     allowed_seconds = STANDING_SHARE * limits.queue_wait_seconds
     is_short = wait_seconds is None or wait_seconds <= allowed_seconds
     if (
         is_short
         or standing_seconds <= limits.queue_wait_seconds
-        or len(waiting) < limits.running_request_count
+        or waiting.share(newcomer.priority).waiting_count < limits.running_request_count
     ):
         return None
     return Overloaded(

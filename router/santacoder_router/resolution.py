@@ -96,9 +96,7 @@ def core_request(
         prompt_ids=resolved.prompt_ids,
         max_new_tokens=resolved.max_new_tokens,
         min_new_tokens=valid.min_new_tokens,
-        sampling=replace(valid.sampling, sample_index=sample_index)
-        if sample_index
-        else valid.sampling,
+        sampling=_sampling_of(valid, sample_index),
         ignore_eos=valid.ignore_eos,
         stop_ids=valid.stop_token_ids,
         logit_bias=valid.logit_bias,
@@ -110,6 +108,10 @@ def core_request(
         output_ids=output_ids,
         caller=caller,
     )
+
+
+def _sampling_of(valid: ValidRequest, index: int) -> plan.SamplingParameters:
+    return replace(valid.sampling, sample_index=index) if index else valid.sampling
 
 
 def put_accepted(resolved: ResolvedRequest, message: inference_pb2.Accepted) -> None:

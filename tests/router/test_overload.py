@@ -440,3 +440,35 @@ def test_options_hold_for_everybody_and_a_tokens_own_limits_for_it(tmp_path: Pat
             assert known["bob"].limits == CallerLimits(rate=7.0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.fault("R2")
+def test_of_more_than_there_is_room_for_each_ends_once_and_no_bound_is_passed(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        behaviour = Behaviour(slot_count=2, hangs=True)
+        overload = OverloadConfig(queued_request_count=20)
+        async with running_router(tmp_path, behaviour, overload=overload) as running:
+            longest = 0
+
+            def is_let_in(wanted_count: int) -> bool:
+                nonlocal longest
+                longest = max(longest, running.step_loop.scheduler.queued_request_count)
+                return (
+                    held_count(running.step_loop.scheduler) + refused(running, "QUEUE_FULL")
+                    == wanted_count
+                )
+
+            tasks = [asyncio.create_task(running.complete(stopping=SHORT)) for _ in range(200)]
+            await until(lambda: is_let_in(200))
+            behaviour.hangs = False
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            answers = [end for end in ends if isinstance(end, pb.CompleteResponse)]
+            errors = [end for end in ends if isinstance(end, grpc.aio.AioRpcError)]
+            assert len(answers) + len(errors) == 200 and len(answers) in (21, 22)
+            assert {reason_of(error) for error in errors} == {"QUEUE_FULL"}
+            assert longest <= 20
+            assert running.step_loop.scheduler.stats.held_block_count == 0
+
+    asyncio.run(scenario())

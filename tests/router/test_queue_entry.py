@@ -54,6 +54,9 @@ def test_a_queue_that_stands_is_kept_short_for_those_who_make_it_stand() -> None
     assert error.message == "queue: has not emptied for 11 s; got a wait of 3.0 s; allowed 0.5 s"
     assert error.retry_after_seconds == pytest.approx(3.0, rel=0.1)
     assert enter(newcomer(BOB), scheduler.waiting, LIMITS, KNOWN, 11.0) == []
+    # Who waits in another class does not count.
+    above = dataclasses.replace(newcomer(ALICE), priority=Priority.HIGH)
+    assert enter(above, scheduler.waiting, LIMITS, KNOWN, 11.0) == []
     younger = worked_off(seconds=9, count=12)
     assert enter(newcomer(ALICE), younger.waiting, LIMITS, KNOWN, 8.0) == []
     # As many as the slots run at once may wait in any case.

@@ -18,16 +18,11 @@ class DrainRate:
         self._seconds = 0.0
         # Since when the time of those who wait is not yet counted; None while nobody is kept back.
         self._since: float | None = None
-        self._blocked_at = 0.0
-
-    def blocked_seconds(self, now: float) -> float:
-        """For how long somebody has waited without a break."""
-        return 0.0 if self._since is None else now - self._blocked_at
 
     def block(self, now: float) -> None:
         """Somebody has to wait; what got a slot before found it free, and tells of no rate."""
         if self._since is None:
-            self._since = self._blocked_at = now
+            self._since = now
 
     def take(self, work: int, now: float) -> None:
         """So much work got a slot."""

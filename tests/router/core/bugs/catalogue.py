@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from router.core.bugs.blocks import BLOCKS, GROUP, PREFIX
 from router.core.bugs.ends import ENDS
-from router.core.bugs.lines import FAIR_SHARE, ROOM, WAITING
+from router.core.bugs.lines import FAIR_SHARE, WAITING
 from router.core.bugs.planning import ADMISSION, DRAFT, LEASE
 from router.core.bugs.plans import PLANNER
 from router.core.bugs.results import POSSIBLE, REQUESTS, RESULTS
+from router.core.bugs.room import ROOM
 from router.core.bugs.sequences import POLICY, SEQUENCE, SETTINGS, TIMERS
 from router.core.bugs.suspects import SUSPECTS
 
