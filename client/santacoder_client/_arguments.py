@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from santacoder_client import _bounds, _checks, _options
@@ -104,6 +105,12 @@ def _add_target(parser: argparse.ArgumentParser, default: str) -> None:
 def _add_generation(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--verbose", action="store_true", help="print times and token counts on stderr"
+    )
+    command.add_argument(
+        "--bookmark",
+        type=Path,
+        metavar="F",
+        help="keep in F what it takes to go on if this is killed; with F there, print the rest",
     )
     group = command.add_argument_group("generation", "in brackets: when not given")
     for option in OPTIONS:

@@ -7,18 +7,19 @@ import io
 import json
 import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from santacoder_client._arguments import build_parser, options_of
+from santacoder_client._bookmark_file import BookmarkFile
 from santacoder_client._channel import DEFAULT_TARGET
 from santacoder_client._security_arguments import (
     TOKEN_VARIABLE,
     tls_of_arguments,
     token_of_arguments,
 )
+from santacoder_client._stopwatch import Stopwatch
 from santacoder_client._stream import CompletionStream
 from santacoder_client.client import Client
 from santacoder_client.errors import (
@@ -30,7 +31,7 @@ from santacoder_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from santacoder_client.types import Completion, Piece
+from santacoder_client.types import Completion
 
 
 class UsageError(Exception):
@@ -79,11 +80,12 @@ def _run(client: Client, arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "complete":
             prompt = _text_of(arguments.prompt)
-            _show(client.stream(prompt, **options_of(arguments)), arguments)
+            _show(client, lambda: client.stream(prompt, **options_of(arguments)), arguments)
         case "infill":
             prefix = _read(arguments.prefix_file)
             suffix = _read(arguments.suffix_file)
-            _show(client.stream_infill(prefix, suffix, **options_of(arguments)), arguments)
+            options = options_of(arguments)
+            _show(client, lambda: client.stream_infill(prefix, suffix, **options), arguments)
         case "tokenize":
             token_ids = client.tokenize(_text_of(arguments.text))
             if arguments.json:
@@ -98,39 +100,38 @@ def _run(client: Client, arguments: argparse.Namespace) -> None:
                 _print_table("", info)
 
 
-class _Stopwatch:
-    """When pieces came, by this machine's clock."""
-
-    def __init__(self) -> None:
-        self._started = self._first = self._last = time.perf_counter()
-        self._first_count = self._count = 0
-
-    def see(self, piece: Piece) -> None:
-        if not piece.token_ids:
-            return
-        self._last = time.perf_counter()
-        if not self._count:
-            self._first, self._first_count = self._last, len(piece.token_ids)
-        self._count += len(piece.token_ids)
-
-    def summary(self) -> str:
-        text = f"first token {1000 * (self._first - self._started):.1f} ms, {self._count} tokens"
-        if self._last > self._first:
-            speed = (self._count - self._first_count) / (self._last - self._first)
-            text += f", {speed:.1f} tokens/s"
-        return text
+def _begun(
+    client: Client, begin: Callable[[], CompletionStream], kept: BookmarkFile
+) -> CompletionStream:
+    """The stream, or what is still to come of one whose command was killed."""
+    bookmark = kept.read()
+    if bookmark is None:
+        return begin()
+    try:
+        return client.resume(bookmark)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
 
 
-def _show(stream: CompletionStream, arguments: argparse.Namespace) -> None:
+def _show(
+    client: Client, begin: Callable[[], CompletionStream], arguments: argparse.Namespace
+) -> None:
     """Prints an answer: text as it comes, or several answers or JSON at the end."""
-    stopwatch = _Stopwatch()
     at_once = not arguments.json and arguments.completion_count in (None, 1)
+    if arguments.bookmark and not at_once:
+        raise UsageError("--bookmark: for text as it comes; allowed without --json, for one answer")
+    kept = BookmarkFile(arguments.bookmark)
+    stream = _begun(client, begin, kept)
+    stopwatch = Stopwatch()
     with stream:
         for piece in stream:
             stopwatch.see(piece)
             if at_once:
                 print(piece.text, end="", flush=True)
+            if arguments.bookmark:
+                kept.keep(stream.bookmark())
         done = stream.result()
+    kept.remove()
     if arguments.json:
         _print_json(_completion_object(done))
     elif not at_once:

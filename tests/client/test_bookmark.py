@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from awaited import Ask
 
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client import AsyncClient, Client, Completion
+from santacoder_client.cli import main
 from santacoder_client.testing import Answer, Failure, FakeRouter
 
 Serve = Callable[..., FakeRouter]
@@ -72,3 +74,29 @@ def test_a_turn_of_a_session_has_a_bookmark(serve: Serve) -> None:
 def test_what_is_no_bookmark_is_refused_before_anything_is_sent(bookmark: bytes) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(ValueError, match="bookmark: cannot be"):
         client.resume(bookmark)
+
+
+def command(capsys: pytest.CaptureFixture[str], target: str, *words: str) -> tuple[int, str, str]:
+    code = main(["complete", "p", f"--target={target}", *words])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.fault("C13")
+def test_the_command_goes_on_where_it_was_and_leaves_no_bookmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state"
+    flag = f"--bookmark={path}"
+    # What ends it is no matter: here its server, for good.
+    final = Failure(grpc.StatusCode.INTERNAL, "INTERNAL", message="internal error")
+    with FakeRouter(Answer(WHOLE[:2], failure=final), Answer(WHOLE)) as router:
+        code, begun, _ = command(capsys, router.target, flag)
+        assert (code, begun, path.stat().st_mode & 0o777) == (1, "".join(WHOLE[:2]), 0o600)
+        assert command(capsys, router.target, flag) == (0, "".join(WHOLE[2:]), "")
+        assert list(tmp_path.iterdir()) == []
+        path.write_bytes(b"\xff\xff")
+        code, out, err = command(capsys, router.target, flag)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: --bookmark: cannot be read; got 2 bytes")
+        code, out, err = command(capsys, router.target, flag, "--json")
+        assert (code, out) == (2, "") and "allowed without --json" in err

@@ -197,7 +197,7 @@ def test_verbose_sums_up_on_stderr_alone(
 ) -> None:
     # Read at the start and at each piece with tokens: a clock of our own makes the figures exact.
     clock = SimpleNamespace(perf_counter=iter((10.0, 10.5, 10.75)).__next__)
-    monkeypatch.setattr("santacoder_client.cli.time", clock)
+    monkeypatch.setattr("santacoder_client._stopwatch.time", clock)
     router = serve(Answer(("ab", "c")))
     status, output, errors = run("complete", "x", "--verbose", "--target", router.target)
     assert (status, output) == (0, "abc")
