@@ -81,7 +81,8 @@ class Encoder:
 
     def _made(self, infill: bool, own: Mapping[str, object]) -> pb.CompletionRequest:
         merged = {**self._wishes.options, **own}
-        return encode_call(Infill("", "") if infill else "", merged).completion
+        # A prompt to be replaced: without one it would be refused.
+        return encode_call(Infill("x", "") if infill else "x", merged).completion
 
 
 def _put_prompt(request: pb.CompletionRequest, prompt: Prompt) -> None:
