@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def test_every_digest_is_compared_in_constant_time_to_the_end(
     assert len(compared) == 10
 
 
+@pytest.mark.fault("G4")
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -87,6 +89,7 @@ def test_a_file_that_is_wrong_is_one_line_that_shows_nothing_of_it(
     assert SECRET not in message and DIGEST not in message
 
 
+@pytest.mark.fault("G4")
 def test_a_file_that_others_may_read_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, f"alice {DIGEST} info")
     path.chmod(0o640)
@@ -94,4 +97,12 @@ def test_a_file_that_others_may_read_or_that_is_not_there_is_refused(tmp_path: P
         read_tokens(path)
     path.unlink()
     with pytest.raises(UnusableFile, match="--token-file: No such file"):
+        read_tokens(path)
+
+
+@pytest.mark.fault("G4")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(UnusableFile, match="--token-file: not a regular file; got "):
         read_tokens(path)
