@@ -223,4 +223,15 @@ TRANSPORT_ROWS = (
         {"gRPC": with_metadata(("x-unknown", "1"), ("x-unknown-bin", b"\xff"))},
         why="priority is a field here; metadata that nobody knows is nobody's",
     ),
+    *(
+        Row(20, f"metadata: {words}", answer, by_hand(header), why=why)
+        for words, header, answer, why in (
+            ("control bytes", (b"x-a", b"a\x01b\nc: d"), "grpc 0", "nobody reads it"),
+            ("bytes that are no text", (b"x-a", b"\xe9\xff"), "grpc 0", "nobody reads it"),
+            ("what is no base64", (b"x-a-bin", b"!!!"), "grpc 13", "the library's answer"),
+            ("a name in capitals", (b"X-A", b"a"), "grpc 13", "the library's answer"),
+            ("a deadline of no unit", (b"grpc-timeout", b"5X"), "grpc 13", "the library's answer"),
+            ("two paths", (b":path", b"/x"), "grpc 12", "the library's answer"),
+        )
+    ),
 )
