@@ -71,9 +71,10 @@ def by_hand(
     *more: raw_http2.Header,
     content_type: bytes = b"application/grpc",
     body: bytes = raw_http2.message(FINE_CALL),
+    path: str | bytes = COMPLETE,
 ) -> dict[str, Try]:
     """A call whose HTTP/2 no library would write."""
-    headers = raw_http2.grpc_headers(COMPLETE, *more, content_type=content_type)
+    headers = raw_http2.grpc_headers(path, *more, content_type=content_type)
     return {
         "HTTP/2": lambda place: raw_http2.call(place.service.target, headers, body, WAIT_SECONDS)
     }
