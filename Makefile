@@ -22,7 +22,7 @@ TEST_PROCESSES ?= 2
 LINTED := proto/build_hook.py client router shard models benchmarks tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve soak test gpu-test faults faults-gpu check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz
+.PHONY: help demo serve soak test gpu-test faults faults-gpu check proto bench bench-gpu bench-router overload clean wheel-test stage demo-train demo-evaluate scheduler-bugs bad-inputs fuzz test-optimized audit
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,15 @@ fuzz: $(VENV)/.dev ## Give foreign bytes to every reader (ARGS="--raw 100000000 
 
 bad-inputs: $(VENV)/.dev ## Print the table of bad inputs: number, input, way in, answer (the tests try every row)
 	@PYTHONPATH=tests $(BIN)/python -m bad_inputs.table
+
+test-optimized: $(VENV)/.dev ## Run every test with Python's -O, in all processes: nothing may rest on an assert
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q -W "ignore:assertions not in test modules" $(ARGS)
+
+audit: $(VENV)/.dev ## Ask pip-audit for known weaknesses of every installed package (needs the network)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip --disable-pip-version-check install -q pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable >$(VENV)/audit/installed.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r $(VENV)/audit/installed.txt $(ARGS)
 
 check: $(VENV)/.dev ## Formatting, lint, types, import rules, proto rules
 	$(BIN)/ruff format --check $(LINTED)

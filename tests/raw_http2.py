@@ -35,13 +35,13 @@ def message(data: bytes, is_compressed: bool = False) -> bytes:
 
 
 def grpc_headers(
-    path: str, *more: Header, content_type: bytes = b"application/grpc"
+    path: str | bytes, *more: Header, content_type: bytes = b"application/grpc"
 ) -> list[Header]:
     """What opens a call."""
     return [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", path.encode()),
+        (b":path", path.encode() if isinstance(path, str) else path),
         (b":authority", b"localhost"),
         (b"content-type", content_type),
         (b"te", b"trailers"),

@@ -61,7 +61,7 @@ async def run(config: RouterConfig, sink: LogSink) -> int:
     log = make_log(config.log_level, sink)
     log.info("starting", **{name: getattr(config, name) for name in config.__slots__})
     for line in strange_variables(os.environ):
-        log.warning(line)
+        log.warning("a variable that nobody reads", problem=line)
     try:
         router = Router(config, announce, log)
     except (UnusableFile, TracingAbsent) as error:

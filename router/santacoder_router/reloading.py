@@ -7,6 +7,7 @@ whoever replaces a certificate and its key does so one after the other.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -78,12 +79,15 @@ def _sign(path: Path) -> tuple[int, int, int] | None:
 def read_file(flag: str, path: Path, is_private: bool) -> bytes:
     """The file's bytes; a private one may be open to nobody but its owner. Raises UnusableFile."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_FILE_BYTES + 1)
+        # A pipe that nobody writes to would be waited for, by the event loop where it is read anew.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
+            content = file.read(MOST_FILE_BYTES + 1) if stat.S_ISREG(mode) else b""
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise UnusableFile(f"{flag}: {reason}; got {str(path)!r}") from None
+    if not stat.S_ISREG(mode):
+        raise UnusableFile(f"{flag}: not a regular file; got {str(path)!r}")
     if is_private and mode & 0o077:
         raise UnusableFile(
             f"{flag}: open to other users; got {str(path)!r} with mode {mode & 0o777:04o};"

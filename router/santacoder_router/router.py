@@ -37,6 +37,7 @@ METRICS_HOST = "127.0.0.1"
 DRAIN_LOOK_SECONDS = 0.02
 # What has been said must still get out after the last request has ended.
 FLUSH_SECONDS = 1.0
+HEARING_SECONDS = 3600.0
 
 Announce = Callable[[str, str], None]
 
@@ -126,8 +127,15 @@ class Router:
         }
         self._work = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(self._stop.wait())
+        hearing = asyncio.create_task(self._hear())
         try:
-            await asyncio.wait({self._work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            tasks = {self._work, stopping, hearing}
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                # Alive, and deaf: whoever starts routers must see that it is gone.
+                self._log.critical("the server has ended", exc_info=hearing.exception())
+                abandon_requests(self.lifecycle, Phase.FAULT)
+                return Ending.FAULT
             if self._work.done():
                 # Only a fault or a start that failed comes here: a lost group waits for the drain.
                 await self._work
@@ -137,7 +145,7 @@ class Router:
             abandon_requests(self.lifecycle, Phase.FAULT)
             return Ending.FAULT
         finally:
-            ending = {*watches, stopping, self._work}
+            ending = {*watches, stopping, hearing, self._work}
             for task in ending:
                 task.cancel()
             await asyncio.wait(ending)
@@ -163,6 +171,13 @@ class Router:
     def lose_group(self) -> None:
         """The shard group is gone for good: every request is answered, now and from now on."""
         abandon_requests(self.lifecycle, Phase.LOST)
+
+    async def _hear(self) -> None:
+        """Until the server has ended, which it does by itself only if it fails."""
+        server = self._server
+        # Without a limit the wait, once cancelled, would be the end of the server's own.
+        while server is not None and await server.wait_for_termination(HEARING_SECONDS):
+            pass
 
     def _epoch(self) -> int:
         serving = self.lifecycle.serving

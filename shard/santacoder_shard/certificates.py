@@ -6,7 +6,9 @@ before gRPC gets them, which would not say what is wrong.
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -96,10 +98,13 @@ def _read(files: CertificateFiles) -> grpc.ServerCertificateConfiguration:
 
 def _content(flag: str, path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(MOST_FILE_BYTES)
+        # A pipe that nobody writes to would be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read(MOST_FILE_BYTES)
     except OSError as error:
         raise UnusableOption(f"{flag}: {error.strerror}; got {str(path)!r}") from None
+    raise UnusableOption(f"{flag}: not a regular file; got {str(path)!r}")
 
 
 def _no_password() -> NoReturn:

@@ -81,7 +81,7 @@ def serve(config: ShardConfig) -> int:
     log = make_logger(config.engine.log_level, sink)
     if not config.exit_with_stdin:  # or the router says it, once for all
         for line in strange_variables(os.environ):
-            log.warning(line)
+            log.warning("a variable that nobody reads", problem=line)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, sink, log))

@@ -43,6 +43,12 @@ ELSEWHERE_ROWS = (
         "router/test_access.py::test_whoever_is_not_known_is_unauthenticated",
     ),
     elsewhere(
+        23,
+        "a token of bytes, of nothing, twice",
+        UNKNOWN_CALLER,
+        f"{GUARDED}::test_a_token_that_no_library_would_send_is_refused_as_any_other",
+    ),
+    elsewhere(
         25,
         "a good token without the method's right",
         "PERMISSION_DENIED METHOD_NOT_ALLOWED",

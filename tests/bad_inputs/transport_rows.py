@@ -71,9 +71,10 @@ def by_hand(
     *more: raw_http2.Header,
     content_type: bytes = b"application/grpc",
     body: bytes = raw_http2.message(FINE_CALL),
+    path: str | bytes = COMPLETE,
 ) -> dict[str, Try]:
     """A call whose HTTP/2 no library would write."""
-    headers = raw_http2.grpc_headers(COMPLETE, *more, content_type=content_type)
+    headers = raw_http2.grpc_headers(path, *more, content_type=content_type)
     return {
         "HTTP/2": lambda place: raw_http2.call(place.service.target, headers, body, WAIT_SECONDS)
     }
@@ -222,5 +223,16 @@ TRANSPORT_ROWS = (
         "OK",
         {"gRPC": with_metadata(("x-unknown", "1"), ("x-unknown-bin", b"\xff"))},
         why="priority is a field here; metadata that nobody knows is nobody's",
+    ),
+    *(
+        Row(20, f"metadata: {words}", answer, by_hand(header), why=why)
+        for words, header, answer, why in (
+            ("control bytes", (b"x-a", b"a\x01b\nc: d"), "grpc 0", "nobody reads it"),
+            ("bytes that are no text", (b"x-a", b"\xe9\xff"), "grpc 0", "nobody reads it"),
+            ("what is no base64", (b"x-a-bin", b"!!!"), "grpc 13", "the library's answer"),
+            ("a name in capitals", (b"X-A", b"a"), "grpc 13", "the library's answer"),
+            ("a deadline of no unit", (b"grpc-timeout", b"5X"), "grpc 13", "the library's answer"),
+            ("two paths", (b":path", b"/x"), "grpc 12", "the library's answer"),
+        )
     ),
 )

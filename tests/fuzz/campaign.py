@@ -6,6 +6,7 @@ others took from the machine does not count.
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
@@ -53,8 +54,13 @@ class Tally:
         return f"{self.target.name:<34}{self.executions:>13,} {rate:>10,.0f}/s  {failed}"
 
 
-def run(target: Target, count: int, seed: int, first_batch: int = 0) -> Tally:
-    """`count` inputs, in whole batches but for the last; ends early after a few failures."""
+def run(
+    target: Target, count: int, seed: int, first_batch: int = 0, seconds: float = math.inf
+) -> Tally:
+    """`count` inputs, in whole batches but for the last.
+
+    Ends early after a few failures, and with the batch in which its time is up.
+    """
     tally = Tally(target)
     started = time.monotonic()
     batch = first_batch
@@ -63,6 +69,8 @@ def run(target: Target, count: int, seed: int, first_batch: int = 0) -> Tally:
             size = min(BATCH, count - tally.executions)
             _run_batch(tally, batch, size, seed)
             batch += 1
+            if time.monotonic() - started > seconds:
+                break
     tally.seconds = time.monotonic() - started
     return tally
 

@@ -4,6 +4,7 @@
     --structured N   messages of the right types with any values
     --files N        weights, config, tokenizer, index, token file, JSONL
     --live N         calls and connections to a router on a real port
+    --seconds S      at most, of all but the live ones
     --target WORDS --batch B   one batch of one target again, as a failure names it
 
 Prints executions and rate of each target; exit status 1 if one failed, with its smallest input.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import resource
 import sys
@@ -35,8 +37,11 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _options(words)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
+        planned = _plan(options, folder)
+        seconds = options.seconds / max(1, len(planned))
         tallies = [
-            _told(run(target, count, options.seed)) for target, count in _plan(options, folder)
+            _told(run(target, count, options.seed, options.batch or 0, seconds))
+            for target, count in planned
         ]
         problems = []
         if options.live:
@@ -64,6 +69,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
         ("live", 300),
     ):
         parser.add_argument(f"--{flag}", type=int, default=default, metavar="N")
+    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--target", default="", metavar="WORDS")
     parser.add_argument("--batch", type=int, metavar="B")
@@ -86,7 +92,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> list[tuple[Target, int]]
     planned = [(target, total // len(targets)) for targets, total in groups for target in targets]
     if options.batch is not None:
         planned = [(target, BATCH) for target, _ in planned]
-    return [(target, count) for target, count in planned if options.target in target.name]
+    return [(each, count) for each, count in planned if count and options.target in each.name]
 
 
 def _told(tally: Tally) -> Tally:

@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from fuzz import fuzz
+from fuzz import campaign, fuzz
 from fuzz.campaign import run
 from fuzz.mutations import mutated, noise
 from fuzz.target import Target
@@ -56,13 +56,16 @@ def test_a_bug_is_found_made_small_and_found_again(
     assert "FAILED" in tally.line()
 
 
-def test_an_input_without_an_end_is_a_hang_and_other_processes_time_is_none() -> None:
+def test_an_input_without_an_end_is_a_hang_and_other_processes_time_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(campaign, "HANG_SECONDS", 0.2)
     target = Target("planted", lambda source: b"\xff", endless)
     tally = run(target, 1, seed=0)
     assert tally.failures[0].error == "Hang"
 
     def waits(_data: bytes) -> None:
-        time.sleep(1.2)
+        time.sleep(0.4)
 
     assert run(Target("planted", noise(), waits), 1, seed=0).failures == []
 

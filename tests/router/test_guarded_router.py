@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import raw_http2
 from google.rpc import error_details_pb2
 from router.running_router import Running, detail, failure_of, reason_of, request, running_router
 
@@ -82,6 +83,32 @@ def test_no_method_answers_without_a_token_or_without_its_right(
             # Whoever may is heard: what is wrong now is the message.
             error = await failure_of(call(running, method, SECRET, b"\xff"))
             assert error.code() not in DENIED
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (b"Bearer \xff\xfe",),
+        (b"Bearer",),
+        (b"Bearer ",),
+        (b"Basic x",),
+        (b"\0",),
+        (b"Bearer x",) * 2,
+    ],
+)
+def test_a_token_that_no_library_would_send_is_refused_as_any_other(
+    tmp_path: Path, values: tuple[bytes, ...]
+) -> None:
+    async def scenario() -> None:
+        async with guarded(tmp_path, line("alice", "complete")) as running:
+            path = "/santacoder.inference.v1.CompletionService/Complete"
+            headers = raw_http2.grpc_headers(path, *((b"authorization", value) for value in values))
+            body = raw_http2.message(b"")
+            address = running.router.address
+            said = await asyncio.to_thread(raw_http2.call, address, headers, body, 60)
+            assert said == f"grpc {grpc.StatusCode.UNAUTHENTICATED.value[0]}"
 
     asyncio.run(scenario())
 

@@ -73,6 +73,25 @@ def test_while_it_withdraws_health_says_so_and_who_comes_is_served(tmp_path: Pat
     asyncio.run(scenario())
 
 
+def test_a_router_whose_server_has_ended_by_itself_ends_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_router(tmp_path, Behaviour(step_seconds=0.05)) as running:
+            work = asyncio.create_task(running.complete(stopping=tokens(200)))
+            await until(lambda: running.group.shards[0].step_count > 3)
+            assert running.router._server is not None
+            await running.router._server.stop(None)
+            assert await running.run is Ending.FAULT
+            assert (await failure_of(work)).code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.CANCELLED,
+            )
+            assert [line["event"] for line in running.log if line["level"] == "critical"] == [
+                "the server has ended"
+            ]
+
+    asyncio.run(scenario())
+
+
 def test_a_drain_ends_what_takes_too_long(tmp_path: Path) -> None:
     async def scenario() -> None:
         behaviour = Behaviour(step_seconds=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -96,4 +97,12 @@ def test_a_file_that_others_may_read_or_that_is_not_there_is_refused(tmp_path: P
         read_tokens(path)
     path.unlink()
     with pytest.raises(UnusableFile, match="--token-file: No such file"):
+        read_tokens(path)
+
+
+@pytest.mark.fault("G4")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(UnusableFile, match="--token-file: not a regular file; got "):
         read_tokens(path)

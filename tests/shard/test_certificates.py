@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_changed_files_are_taken_once_they_fit(
         ("open", "--tls-key: open to other users; got '"),
         ("locked", "--tls-cert, --tls-key: no certificate and the key to it"),
         ("ca", "--tls-client-ca: no certificates; got '"),
+        ("pipe", "--tls-client-ca: not a regular file; got '"),
     ],
 )
 def test_files_that_are_no_good_are_refused(
@@ -71,6 +73,9 @@ def test_files_that_are_no_good_are_refused(
             (tmp_path / "locked").replace(files.key)
         case "ca":
             files.client_ca.write_text("nothing")
+        case "pipe":
+            files.client_ca.unlink()
+            os.mkfifo(files.client_ca)
     with pytest.raises(UnusableOption) as caught:
         server_credentials(files, LOG)
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)

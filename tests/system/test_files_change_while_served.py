@@ -37,15 +37,9 @@ def put_a_pipe(folder: Path) -> str:
     return "config.json: is not a regular file"
 
 
+@pytest.mark.long
 @pytest.mark.fault("D2", "D11", "D14")
-@pytest.mark.parametrize(
-    "damage",
-    [
-        flip_a_bit,
-        pytest.param(cut_off, marks=pytest.mark.long),
-        pytest.param(put_a_pipe, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, put_a_pipe])
 def test_it_serves_on_from_memory_and_the_next_life_is_refused_by_name(
     tmp_path: Path, run_folders: Path, damage: Callable[[Path], str]
 ) -> None:
