@@ -28,7 +28,7 @@ SUSPECTS = bugs_in(
     ),
     (
         "            sequence.is_tried = True\n",
-        "",
+        "            pass\n",
         "whoever is tried is not known to be",
     ),
     (
