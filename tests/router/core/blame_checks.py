@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from router.core.simulated_clients import Client
 from router.core.simulated_model import require
@@ -23,11 +23,13 @@ class Blame:
         self._deaths: Counter[int] = Counter()
         # How many ids it had at its first death; a window of plans later it has got somewhere.
         self._had: dict[int, int] = {}
+        # How many it had at its last death.
+        self._last_had: dict[int, int] = {}
 
     def check_death(self, running: Sequence[int], events: list[Event]) -> None:
         """The group died while `running` ran, and the scheduler told `events`."""
         for request_id in running:
-            has = len(self._clients[request_id].delivered)
+            has = self._last_had[request_id] = len(self._clients[request_id].delivered)
             if has > self._had.get(request_id, has) + self._window:
                 self._deaths[request_id] = 0
             if not self._deaths[request_id]:
@@ -40,3 +42,10 @@ class Blame:
             deaths = self._deaths[event.request_id]
             require(deaths >= 2, "L7 condemned without two deaths", event)
             require(list(running) == [event.request_id], "L7 condemned in company", running)
+
+    def check_trial(self, tried: Iterable[int]) -> None:
+        """These alone may run: whoever has got past its last death keeps nobody waiting."""
+        for request_id in tried:
+            has = len(self._clients[request_id].delivered)
+            is_open = has <= self._last_had[request_id] + self._window
+            require(is_open, "L2 L7 tried although it got past its death", request_id)

@@ -217,6 +217,7 @@ class Simulation:
         order = CacheOrder(self.scheduler)
         plan, events = self.scheduler.plan(self._now)
         self._line.tried = tried_ids(self.scheduler)
+        self._blame.check_trial(self._line.tried or ())
         self._note("plan", plan, events)
         self._receive([event for event in events if isinstance(event, Finished)])
         require(plan is None or is_window_open, "I12 plan beyond the window", plan)

@@ -17,11 +17,6 @@ SUSPECTS = bugs_in(
         "one death is enough to be condemned",
     ),
     (
-        "sequence.token_count > point + CLEARING_TOKEN_COUNT",
-        "sequence.token_count > point + 2**20",
-        "nobody is cleared who got past its point",
-    ),
-    (
         "            self.is_trial_over = not self._on_trial\n",
         "",
         "a trial never ends",
