@@ -34,7 +34,13 @@ SOURCES = [
 # Options for which 0 says something: a free port, no time at all, the first rank.
 ZERO = {
     *("--port", "--metrics-port", "--rank", "--warm-up", "--cool-down", "--grace", "--seed"),
-    *("--drain-seconds", "--start-seconds", "--recovery-seconds", "--stall-seconds"),
+    *(
+        "--withdraw-seconds",
+        "--drain-seconds",
+        "--start-seconds",
+        "--recovery-seconds",
+        "--stall-seconds",
+    ),
 }
 ENORMOUS = ("9" * 30, "1e400", "inf", "nan", "-1", "")
 
