@@ -31,6 +31,7 @@ from santacoder_client.errors import (
 
 LEAVING_REASONS = ("DRAINING", "ROUTER_FAULT")
 COMING_REASON = "WARMING"
+IDLE_REASON = "SESSION_IDLE"
 IN_USE_REASON = "REQUEST_ID_IN_USE"
 
 
@@ -190,6 +191,8 @@ class Retries:
                 return _Kind.FINAL if self._has_tokens else _Kind.REFUSED
             case Overloaded(retry_after=float()) if not self._has_tokens:
                 return _Kind.REFUSED
+            case DeadlineExceeded(reason=reason) if reason == IDLE_REASON:
+                return _Kind.GONE  # the session was closed while its next turn was on the way
             case AlreadyExists(reason=reason) if reason == IN_USE_REASON and self._failure_count:
                 # The server has not yet seen that the last attempt's connection is gone.
                 return _Kind.HELD

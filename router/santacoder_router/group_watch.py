@@ -1,7 +1,8 @@
 """Whether the ranks of a group still speak and their steps still end. Knows frames by their times.
 
-Three limits: a rank that says nothing, a step that a rank says is overdue, a step that nobody says
-anything of. A router that stood still itself blames nobody.
+Four limits: a rank that says nothing, a step that a rank says is overdue, a step that nobody says
+anything of, a plan that is out while rank 0 says that it has nothing to do. A router that stood
+still itself blames nobody.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from santacoder.shard.v1 import shard_pb2
 CHECK_SECONDS = 0.25
 # Heartbeats come every second; three missed ones are a stopped process or a dead link.
 HEARTBEAT_LIMIT_SECONDS = 3.5
+LEAST_IDLE_HEARTBEATS = 3
 # The rank notices a step that overstays before the router does, and can say more about it.
 DEADLINE_MARGIN_SECONDS = 1.0
 
@@ -51,6 +53,7 @@ class GroupWatch:
         self._clock = clock
         self._fail = fail
         self._progress_at = clock()
+        self._idle = (0, 0)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -80,10 +83,24 @@ class GroupWatch:
         """What a rank says of the step it runs."""
         oldest = self._oldest()
         if oldest is None or heartbeat.phase != shard_pb2.PHASE_RUNNING:
+            if rank == 0 and oldest is not None and heartbeat.phase == shard_pb2.PHASE_IDLE:
+                self._check_arrival(oldest)
             return
         # The age counts from the last step, which may lie long before the plan was sent.
         waited_seconds = min(heartbeat.progress_age_us / 1e6, self._clock() - oldest.sent_at)
         self._check_step(rank, oldest, waited_seconds)
+
+    def _check_arrival(self, plan: InFlight) -> None:
+        """Rank 0 has nothing to do: a plan whose result is not there has not come to it.
+
+        One such word may have been on its way when the plan was sent, or lain here unread.
+        """
+        number, count = self._idle
+        count = count + 1 if number == plan.number else 1
+        self._idle = (plan.number, count)
+        waited_seconds = self._clock() - max(plan.sent_at, self._progress_at)
+        if count >= LEAST_IDLE_HEARTBEATS and waited_seconds > HEARTBEAT_LIMIT_SECONDS:
+            self._fail(0, f"plan {plan.number}: has not arrived after {waited_seconds:.1f} s")
 
     def _oldest(self) -> InFlight | None:
         return next(iter(self._in_flight.values()), None)

@@ -49,6 +49,10 @@ class Ending(enum.Enum):
     FAULT = "fault"
 
 
+class ServerEnded(Exception):
+    """The gRPC server has ended by itself, which it does only if it fails."""
+
+
 class Router:
     """One router. `announce` is called with both addresses when it is first ready.
 
@@ -132,18 +136,15 @@ class Router:
             tasks = {self._work, stopping, hearing}
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if hearing.done():
-                # Alive, and deaf: whoever starts routers must see that it is gone.
-                self._log.critical("the server has ended", exc_info=hearing.exception())
-                abandon_requests(self.lifecycle, Phase.FAULT)
-                return Ending.FAULT
+                await hearing
             if self._work.done():
                 # Only a fault or a start that failed comes here: a lost group waits for the drain.
                 await self._work
             await self._drain()
         except SchedulerFault as fault:
-            self._log.critical("the scheduler failed", exc_info=fault.__cause__)
-            abandon_requests(self.lifecycle, Phase.FAULT)
-            return Ending.FAULT
+            return self._fail("the scheduler failed", fault)
+        except ServerEnded as fault:
+            return self._fail("the server has ended", fault)
         finally:
             ending = {*watches, stopping, hearing, self._work}
             for task in ending:
@@ -172,12 +173,21 @@ class Router:
         """The shard group is gone for good: every request is answered, now and from now on."""
         abandon_requests(self.lifecycle, Phase.LOST)
 
+    def _fail(self, what: str, fault: Exception) -> Ending:
+        self._log.critical(what, exc_info=fault.__cause__)
+        abandon_requests(self.lifecycle, Phase.FAULT)
+        return Ending.FAULT
+
     async def _hear(self) -> None:
-        """Until the server has ended, which it does by itself only if it fails."""
+        """Raises ServerEnded: alive and deaf, a router must leave for another to take its place."""
         server = self._server
-        # Without a limit the wait, once cancelled, would be the end of the server's own.
-        while server is not None and await server.wait_for_termination(HEARING_SECONDS):
-            pass
+        try:
+            # Without a limit the wait, once cancelled, would be the end of the server's own.
+            while server is not None and await server.wait_for_termination(HEARING_SECONDS):
+                pass
+        except Exception as error:
+            raise ServerEnded from error
+        raise ServerEnded
 
     def _epoch(self) -> int:
         serving = self.lifecycle.serving

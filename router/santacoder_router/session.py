@@ -51,26 +51,27 @@ class SessionServicer:
 
     async def completion_session(self, requests: Requests, call: Call) -> None:
         """A session from its first message to the end of its stream."""
-        limits = self._lifecycle.admit().limits
+        self._lifecycle.admit()
         with call.account.session():
-            messages = Messages(requests, self._idle_seconds)
-            first = await messages.next(is_idle=lambda: True)
-            if first is None:
-                return
-            if first.WhichOneof("action") != "open":
-                raise _out_of_order("first message", first.WhichOneof("action"), "open")
-            usual = SessionDefaults(call.account.usual_priority)
-            defaults = check_session_open(first.open, limits, usual)
-            call.account.check_priority(defaults.priority)
-            await call.write(
-                inference_pb2.CompletionSessionResponse(opened=inference_pb2.SessionOpened())
-            )
-            session = Session(self._intake, defaults, call, self._reception)
             try:
-                await session.run(messages)
+                await self._serve(Messages(requests, self._idle_seconds), call)
             except SessionIdle:
                 self._reception.metrics.idle_sessions.inc()
                 raise
+
+    async def _serve(self, messages: Messages, call: Call) -> None:
+        first = await messages.next(is_idle=lambda: True)
+        if first is None:
+            return
+        if first.WhichOneof("action") != "open":
+            raise _out_of_order("first message", first.WhichOneof("action"), "open")
+        usual = SessionDefaults(call.account.usual_priority)
+        defaults = check_session_open(first.open, self._lifecycle.admit().limits, usual)
+        call.account.check_priority(defaults.priority)
+        await call.write(
+            inference_pb2.CompletionSessionResponse(opened=inference_pb2.SessionOpened())
+        )
+        await Session(self._intake, defaults, call, self._reception).run(messages)
 
 
 class Messages:

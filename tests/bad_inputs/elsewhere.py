@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from bad_inputs.row import Row
 
-UNKNOWN_CALLER = "UNAUTHENTICATED"
 LOAD_RUNS = "client/loadtest/test_load_command_runs.py"
 LOAD_WORDS = (
     "client/loadtest/test_load_command_arguments.py::test_a_bad_argument_is_refused_in_one_line"
 )
 LOAD_STREAMS = "client/loadtest/test_load_command_streams.py"
-GUARDED = "router/test_guarded_router.py"
+OVERLOAD = "router/test_overload.py"
 
 
 def elsewhere(number: int, words: str, answer: str, seen_by: str, why: str = "") -> Row:
@@ -18,85 +17,6 @@ def elsewhere(number: int, words: str, answer: str, seen_by: str, why: str = "")
 
 
 ELSEWHERE_ROWS = (
-    elsewhere(
-        21,
-        "no token",
-        f"{UNKNOWN_CALLER} TOKEN_MISSING",
-        f"{GUARDED}::test_no_method_answers_without_a_token_or_without_its_right",
-    ),
-    elsewhere(
-        22,
-        "a wrong token",
-        f"{UNKNOWN_CALLER} TOKEN_INVALID",
-        f"{GUARDED}::test_no_method_answers_without_a_token_or_without_its_right",
-    ),
-    elsewhere(
-        22,
-        "compared in equal time",
-        "",
-        "router/test_tokens.py::test_every_digest_is_compared_in_constant_time_to_the_end",
-    ),
-    elsewhere(
-        23,
-        "Bearer with nothing, two spaces, another scheme",
-        f"{UNKNOWN_CALLER} TOKEN_INVALID",
-        "router/test_access.py::test_whoever_is_not_known_is_unauthenticated",
-    ),
-    elsewhere(
-        23,
-        "a token of bytes, of nothing, twice",
-        UNKNOWN_CALLER,
-        f"{GUARDED}::test_a_token_that_no_library_would_send_is_refused_as_any_other",
-    ),
-    elsewhere(
-        25,
-        "a good token without the method's right",
-        "PERMISSION_DENIED METHOD_NOT_ALLOWED",
-        f"{GUARDED}::test_no_method_answers_without_a_token_or_without_its_right",
-    ),
-    elsewhere(
-        26,
-        "an expired token",
-        f"{UNKNOWN_CALLER} TOKEN_EXPIRED",
-        "router/test_tokens.py::test_a_token_is_good_until_its_time",
-    ),
-    elsewhere(
-        26,
-        "a token that was taken away",
-        f"{UNKNOWN_CALLER} TOKEN_INVALID",
-        f"{GUARDED}::test_tokens_are_given_and_taken_while_it_serves",
-    ),
-    elsewhere(
-        27,
-        "a hundred bad tokens in ten seconds",
-        "RESOURCE_EXHAUSTED AUTH_RATE",
-        f"{GUARDED}::test_too_many_bad_calls_are_told_to_wait_and_logged_once",
-    ),
-    elsewhere(
-        28,
-        "no certificate, or of another CA",
-        "UNAVAILABLE",
-        "router/test_secure_router.py::test_with_a_client_ca_only_its_certificates_are_let_in",
-    ),
-    elsewhere(
-        28,
-        "said in plain words",
-        "UNAVAILABLE",
-        "client/test_security.py::test_why_there_is_no_connection_is_said_in_plain_words",
-    ),
-    elsewhere(
-        29,
-        "a rank's stream opened wrongly",
-        "FAILED_PRECONDITION",
-        "shard/test_servicer.py::test_a_wrong_opening_is_refused_in_one_line_and_the_rank_lives_on",
-        "a rank has no callers to deny a right to; its socket keeps others off",
-    ),
-    elsewhere(
-        29,
-        "a router that is none, at a rank's port",
-        "PERMISSION_DENIED",
-        "system/test_remote_shard.py::test_only_the_router_is_answered_and_only_by_the_rank_it_means",
-    ),
     elsewhere(
         37,
         "1 MiB of one character, of blanks, of marks",
@@ -122,17 +42,28 @@ ELSEWHERE_ROWS = (
         "system/test_equalities.py::test_each_of_32_requests_at_once_equals_itself_alone",
     ),
     elsewhere(
+        68,
+        "a priority above the caller's right",
+        "PERMISSION_DENIED PRIORITY_DENIED",
+        f"{OVERLOAD}::test_a_class_above_the_callers_right_is_denied_everywhere",
+    ),
+    elsewhere(
         79,
         "the id of a running request",
         "ALREADY_EXISTS REQUEST_ID_IN_USE",
         "router/test_servicer.py::test_a_request_id_in_use_is_refused_and_free_again_afterwards",
     ),
     elsewhere(
-        80,
-        "an id again, with another body, after its end",
+        79,
+        "another caller's id",
         "OK",
-        "router/test_servicer.py::test_a_request_id_in_use_is_refused_and_free_again_afterwards",
-        "a client's resume carries its own ids, so none are kept after the end",
+        f"{OVERLOAD}::test_a_request_id_is_its_callers_own",
+    ),
+    elsewhere(
+        80,
+        "an id again, with another body, soon after its end",
+        "FAILED_PRECONDITION IDEMPOTENCY_MISMATCH",
+        f"{OVERLOAD}::test_an_id_stays_its_requests_for_a_while_after_the_answer",
     ),
     elsewhere(
         82,
@@ -147,6 +78,12 @@ ELSEWHERE_ROWS = (
         "router/test_session.py::test_a_connection_has_so_many_sessions_and_gets_them_back",
     ),
     elsewhere(
+        89,
+        "more sessions than a caller may have, over several connections",
+        "RESOURCE_EXHAUSTED SESSION_LIMIT",
+        f"{OVERLOAD}::test_sessions_are_counted_by_caller_whatever_the_connection",
+    ),
+    elsewhere(
         90,
         "a request while the shards load",
         "UNAVAILABLE WARMING",
@@ -157,6 +94,18 @@ ELSEWHERE_ROWS = (
         "a request to a full queue",
         "RESOURCE_EXHAUSTED QUEUE_FULL",
         "router/test_servicer.py::test_a_full_queue_refuses_with_a_time_to_come_back",
+    ),
+    elsewhere(
+        91,
+        "a caller whose own queue is full",
+        "RESOURCE_EXHAUSTED CALLER_QUEUE_FULL",
+        f"{OVERLOAD}::test_a_caller_waits_in_its_own_queue_and_is_refused_beyond_it",
+    ),
+    elsewhere(
+        92,
+        "calls too often, of any kind",
+        "RESOURCE_EXHAUSTED RATE",
+        f"{OVERLOAD}::test_a_caller_asks_so_often_in_all_its_ways",
     ),
     elsewhere(
         98,

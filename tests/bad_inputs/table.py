@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bad_inputs.absent_rows import ABSENT_ROWS
+from bad_inputs.auth_rows import AUTH_ROWS
 from bad_inputs.command_rows import COMMAND_ROWS
 from bad_inputs.elsewhere import ELSEWHERE_ROWS
 from bad_inputs.option_rows import OTHER_ROWS, SAMPLING_ROWS
@@ -19,6 +20,7 @@ ROWS: tuple[Row, ...] = tuple(
             *SAMPLING_ROWS,
             *OTHER_ROWS,
             *ABSENT_ROWS,
+            *AUTH_ROWS,
             *COMMAND_ROWS,
             *SDK_ROWS,
             *ELSEWHERE_ROWS,
@@ -28,8 +30,6 @@ ROWS: tuple[Row, ...] = tuple(
 )
 # Numbers that the list itself leaves out.
 UNUSED = frozenset({3, 18, 24, 35, 36, 43, 64, 70, 71, 77, 87, 97, 101, 117, 122})
-# Rights to a priority and rates of calls: not told apart by caller yet.
-UNBUILT = frozenset({68, 92})
 
 
 def lines() -> list[str]:

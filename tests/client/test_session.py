@@ -236,6 +236,21 @@ def test_a_session_whose_server_went_away_while_nothing_ran_opens_the_next(ask: 
         assert ask(f"{first.target},{second.target}", scenario) == ["a", "b"]
 
 
+@pytest.mark.fault("C7")
+def test_a_turn_that_comes_as_its_session_is_closed_for_idleness_goes_on(
+    ask: Ask, serve: Serve
+) -> None:
+    idle = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "SESSION_IDLE")
+    router = serve(Answer((), failure=idle), Answer(("a",)))
+
+    async def scenario(client: AsyncClient) -> str:
+        async with client.session() as session:
+            return (await session.complete("x")).text
+
+    assert ask(router.target, scenario) == "a"
+    assert len(router.openings) == 2
+
+
 def test_a_turn_that_waits_for_a_server_is_superseded_and_cancelled(serve: Serve) -> None:
     router = serve(SLOW)
     with Client(router.target) as client, client.session() as session:

@@ -13,7 +13,7 @@ from router.fault_proxy import Way
 from router.mock_shard import Behaviour
 from router.running_router import until
 
-from santacoder_router import shard_group
+from santacoder_router import group_watch
 from santacoder_router.lifecycle import Phase
 
 Figure = Callable[[str, object], None]
@@ -22,8 +22,8 @@ Figure = Callable[[str, object], None]
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Behaviour:
     """Silence is noticed in a moment; where the machine stands still, once too often."""
-    monkeypatch.setattr(shard_group, "HEARTBEAT_LIMIT_SECONDS", 0.5)
-    monkeypatch.setattr(shard_group, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(group_watch, "HEARTBEAT_LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr(group_watch, "CHECK_SECONDS", 0.1)
     return Behaviour(step_seconds=0.002, heartbeat_seconds=0.1)
 
 

@@ -162,8 +162,9 @@ class FaultProxy:
         chunks.put_nowait(None)
 
     async def _write(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        for start in range(0, len(data), self.segment_bytes):
-            segment = data[start : start + self.segment_bytes]
+        size = self.segment_bytes
+        for start in range(0, len(data), size):
+            segment = data[start : start + size]
             writer.write(segment)
             await writer.drain()
             if self.bytes_per_second is not None:

@@ -94,6 +94,7 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
         self.stream_ended_cleanly = False
         self.died = asyncio.Event()
         self.ended = asyncio.Event()
+        self._pending_count = 0
         self._rank = rank
         self._size = size
         self._epoch = epoch
@@ -198,6 +199,7 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
             if plan.number != len(self.plans) + 1 or plan.epoch != self._epoch:
                 self.violations.append(f"plan {plan.number} of epoch {plan.epoch} out of order")
             self.plans.append(plan)
+            self._pending_count += 1
             queue.put_nowait(plan)
 
     async def _work(self, queue: asyncio.Queue[shard_pb2.Plan], outbox: Outbox) -> None:
@@ -208,6 +210,7 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
             except Violation as violation:
                 self.violations.append(f"plan {plan.number}: {violation}")
                 outbox.put_nowait(self._error(str(violation), plan_number=plan.number))
+            self._pending_count -= 1
 
     def _error(
         self, message: str, plan_number: int = 0, sequence: int = 0
@@ -315,7 +318,8 @@ class MockShard(shard_pb2_grpc.ShardServiceServicer):
     async def _heartbeats(self, outbox: Outbox) -> None:
         while True:
             if not self._behaviour.is_silent:
-                heartbeat = shard_pb2.Heartbeat(step_count=self.step_count)
+                phase = shard_pb2.PHASE_RUNNING if self._pending_count else shard_pb2.PHASE_IDLE
+                heartbeat = shard_pb2.Heartbeat(step_count=self.step_count, phase=phase)
                 outbox.put_nowait(shard_pb2.ExecuteResponse(heartbeat=heartbeat))
             await asyncio.sleep(self._behaviour.heartbeat_seconds)
 

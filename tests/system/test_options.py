@@ -34,7 +34,13 @@ SOURCES = [
 # Options for which 0 says something: a free port, no time at all, the first rank.
 ZERO = {
     *("--port", "--metrics-port", "--rank", "--warm-up", "--cool-down", "--grace", "--seed"),
-    *("--drain-seconds", "--start-seconds", "--recovery-seconds", "--stall-seconds"),
+    *(
+        "--withdraw-seconds",
+        "--drain-seconds",
+        "--start-seconds",
+        "--recovery-seconds",
+        "--stall-seconds",
+    ),
 }
 ENORMOUS = ("9" * 30, "1e400", "inf", "nan", "-1", "")
 
@@ -202,9 +208,7 @@ def test_gpus_that_are_not_there_are_refused_with_what_was_found(
     assert message.endswith("; got cuda; allowed auto, cpu")
 
 
-@pytest.mark.fault("G9")
-def test_nothing_shipped_can_be_armed_by_a_variable() -> None:
-    """There are no fault points in what is shipped: doubles of ranks, and proxies, bring faults."""
+def test_every_variable_that_the_sources_name_is_one_that_is_known() -> None:
     variable = re.compile(r"SANTACODER_[A-Z_]+")
     found = {
         node.value
@@ -214,4 +218,6 @@ def test_nothing_shipped_can_be_armed_by_a_variable() -> None:
         and isinstance(node.value, str)
         and variable.fullmatch(node.value)
     }
-    assert found == {"SANTACODER_TARGET", "SANTACODER_TOKEN"}
+    for module in ENVIRONMENTS:
+        assert found == {*module.OF_CLIENTS, *module.OF_TESTS}
+        assert module.strange_variables(dict.fromkeys(found, "")) == []

@@ -21,7 +21,7 @@ class Blame:
         # Most ids of a request that plans in flight hold, and what clears it.
         self._window = config.plans_in_flight * config.steps_per_lease + CLEARING_TOKEN_COUNT
         self._deaths: Counter[int] = Counter()
-        # How many ids it had at its first death; a window of plans later it has got somewhere.
+        # How many ids it had at the last of them; a window of plans later it has got somewhere.
         self._had: dict[int, int] = {}
         # How many it had at its last death.
         self._last_had: dict[int, int] = {}
@@ -32,8 +32,7 @@ class Blame:
             has = self._last_had[request_id] = len(self._clients[request_id].delivered)
             if has > self._had.get(request_id, has) + self._window:
                 self._deaths[request_id] = 0
-            if not self._deaths[request_id]:
-                self._had[request_id] = has
+            self._had[request_id] = has
             self._deaths[request_id] += 1
         require(len(events) <= 1, "L7 one death condemns many", events)
         for event in events:
