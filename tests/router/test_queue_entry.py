@@ -46,22 +46,29 @@ def refusal(scheduler: Scheduler, entering: Newcomer, now: float, **limits: Any)
     return caught.value
 
 
-def test_a_queue_that_stands_is_kept_short_for_those_who_make_it_stand() -> None:
+def test_a_queue_that_was_full_is_kept_short_until_it_has_been_empty() -> None:
     scheduler = worked_off(seconds=12, count=15)
-    # Three seconds of work are ahead of alice: little enough for a burst, too much for a habit.
+    share = scheduler.waiting.share(Priority.NORMAL)
+    # Three seconds of work are ahead of alice: many users who ask one after the other may wait.
+    assert enter(newcomer(ALICE), scheduler.waiting, LIMITS, KNOWN, 11.0) == []
+    too_many = refusal(scheduler, newcomer(ALICE), 11.0, queued_request_count=3)
+    assert too_many.reason is Reason.QUEUE_FULL and share.was_full
     error = refusal(scheduler, newcomer(ALICE), 11.0)
     assert isinstance(error, Overloaded) and error.reason is Reason.QUEUE_FULL
-    assert error.message == "queue: has not emptied for 11 s; got a wait of 3.0 s; allowed 0.5 s"
+    assert error.message == (
+        "queue: was full and has not been empty since; got a wait of 3.0 s; allowed 0.5 s"
+    )
     assert error.retry_after_seconds == pytest.approx(3.0, rel=0.1)
     assert enter(newcomer(BOB), scheduler.waiting, LIMITS, KNOWN, 11.0) == []
     # Who waits in another class does not count.
     above = dataclasses.replace(newcomer(ALICE), priority=Priority.HIGH)
     assert enter(above, scheduler.waiting, LIMITS, KNOWN, 11.0) == []
-    younger = worked_off(seconds=9, count=12)
-    assert enter(newcomer(ALICE), younger.waiting, LIMITS, KNOWN, 8.0) == []
     # As many as the slots run at once may wait in any case.
     wide = dataclasses.replace(LIMITS, running_request_count=8)
     assert enter(newcomer(ALICE), scheduler.waiting, wide, KNOWN, 11.0) == []
+    for second in range(12, 15):
+        scheduler.apply(answer(planned(scheduler, second), ((5,), RowState.LENGTH)), second)
+    assert len(scheduler.waiting) == 0 and not share.was_full
 
 
 def test_who_would_be_late_is_refused_by_what_is_ahead_of_it() -> None:
