@@ -45,7 +45,7 @@ def test_a_loop_that_stands_still_ends_its_process_with_70_and_says_where_it_sto
 @pytest.mark.fault("R5")
 def test_without_the_watch_nobody_ends_it() -> None:
     """The control: what ends the process above is the watch."""
-    unwatched = STALLED.replace(".start()", "").replace("time.sleep(600)", "time.sleep(2)")
+    unwatched = STALLED.replace(".start()", "").replace("time.sleep(600)", "time.sleep(1)")
     ended = subprocess.run([sys.executable, "-c", unwatched], timeout=WAIT_SECONDS)
     assert ended.returncode == 0
 
