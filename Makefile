@@ -58,7 +58,7 @@ faults: $(VENV)/.dev ## Run the tests of every fault, long ones too, and print t
 faults-gpu: $(GPU_SETUP) ## The same of the faults that GPUs have
 	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default --long --faults=$(or $(FAULTS),$(GPU_FAULTS)) tests/gpu $(ARGS)
 
-scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
+scheduler-bugs: $(VENV)/.dev ## Seed 247 bugs into the scheduler, one by one, and count those its simulation finds (about 3 minutes)
 	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)
 
 fuzz: $(VENV)/.dev ## Give foreign bytes to every reader (ARGS="--raw 100000000 --structured 1000000 --files 1000000 --live 10000")

@@ -74,8 +74,6 @@ class FairShare:
         self._weight = 0.0
         self.waiting_count = 0
         self.work = 0
-        # Somebody could not join since it was last empty; told by whoever keeps the bounds.
-        self.was_full = False
 
     @property
     def lines(self) -> list[Line]:
@@ -121,7 +119,6 @@ class FairShare:
             self._lines.clear()
             self._turns.clear()
             self._virtual_time = self._weight = 0.0
-            self.was_full = False
 
     def head(self) -> Sequence | None:
         """Whose turn it is; None if nobody waits who may run."""
