@@ -68,7 +68,7 @@ bad-inputs: $(VENV)/.dev ## Print the table of bad inputs: number, input, way in
 	@PYTHONPATH=tests $(BIN)/python -m bad_inputs.table
 
 test-optimized: $(VENV)/.dev ## Run every test with Python's -O, in all processes: nothing may rest on an assert
-	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q -W "ignore:assertions not in test modules" $(ARGS)
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -W "ignore:assertions not in test modules" $(ARGS)
 
 audit: $(VENV)/.dev ## Ask pip-audit for known weaknesses of every installed package (needs the network)
 	$(PYTHON) -m venv $(VENV)/audit
