@@ -101,7 +101,7 @@ def announce(address: str, metrics_address: str) -> None:
 
 
 def listen_for_signals(router: Router) -> None:
-    """SIGTERM and SIGINT drain, and at the second time exit; SIGUSR1 says the group is gone."""
+    """SIGTERM and SIGINT drain, and at the second time exit; SIGUSR1: the group is gone; SIGUSR2: it goes."""
     loop = asyncio.get_running_loop()
     stopping: list[signal.Signals] = []
 
@@ -114,6 +114,7 @@ def listen_for_signals(router: Router) -> None:
     for received in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(received, stop, received)
     loop.add_signal_handler(signal.SIGUSR1, router.lose_group)
+    loop.add_signal_handler(signal.SIGUSR2, router.excuse_group)
 
 
 def exit_at_once(received: signal.Signals) -> NoReturn:

@@ -178,6 +178,12 @@ class Router:
         abandon_requests(self.lifecycle, Phase.FAULT)
         return Ending.FAULT
 
+    def excuse_group(self) -> None:
+        """The shard group is about to be replaced, which is no request's fault."""
+        serving = self.lifecycle.serving
+        if serving is not None:
+            serving.step_loop.excuse_next_death()
+
     async def _hear(self) -> None:
         """Raises ServerEnded: alive and deaf, a router must leave for another to take its place."""
         server = self._server

@@ -62,6 +62,7 @@ class StepLoop:
         self._woken = asyncio.Event()
         self._group: ShardGroup | None = None
         self._fault: Exception | None = None
+        self._is_excused = False
         self._fail_stop = FailStop(self._take_fault)
 
     @property
@@ -138,13 +139,18 @@ class StepLoop:
     async def hold(self, next_group: asyncio.Task[ShardGroup]) -> None:
         """Between two groups: running requests go back to the queue, and time still counts."""
         with self._fail_stop:
-            self._deliver(self._scheduler.reset(self._clock()))
+            self._deliver(self._scheduler.reset(self._clock(), self._is_excused))
+        self._is_excused = False
         next_group.add_done_callback(lambda _: self.wake())
         while not next_group.done():
             self._woken.clear()
             self._check_fault()
             self._expire()
             await self._wait()
+
+    def excuse_next_death(self) -> None:
+        """The group is about to be ended from outside: no request is to be blamed for that."""
+        self._is_excused = True
 
     def abandon(self, error: Exception) -> None:
         """Tells every reader that its request has failed: the group or the router has ended."""

@@ -27,6 +27,8 @@ HOPELESS_EXIT_CODES = (2, 3, 4)
 # The router ends its drain by itself well before this.
 DRAIN_LIMIT_SECONDS = 60.0
 STOP_SECONDS = 5.0
+# How long the router has to take in that ranks are ended from outside.
+EXCUSE_SECONDS = 0.05
 # How long the ranks that are left have to say why they end, once one has ended.
 WAKE_SECONDS = 0.2
 # How long the router has to answer everybody once the group is gone for good.
@@ -137,6 +139,10 @@ class Supervisor:
         """Nobody is at fault, so it counts as no restart."""
         self._renewal = asyncio.get_running_loop().create_future()
         self._log.warning("replacing the ranks, as asked")
+        if self._router is not None and self._announced:
+            # Or it would look for a request that killed them.
+            self._router.send(signal.SIGUSR2)
+            await asyncio.sleep(EXCUSE_SECONDS)
         await asyncio.gather(*(rank.kill() for rank in self._ranks))
         self._ranks = []
         await self._start_ranks()

@@ -29,7 +29,7 @@ def note(number, _):
         sys.exit(0)
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, note)
-signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, note if name == "router" else signal.SIG_IGN)
 print("started", name, file=notes, flush=True)
 print(f"ready {name}", flush=True)
 while sys.stdin.read(1):
@@ -149,6 +149,24 @@ def test_a_killed_rank_is_named_with_its_signal_and_the_whole_group_starts_again
 
 
 @pytest.mark.fault("S18")
+def test_before_ranks_are_replaced_the_router_hears_that_no_request_is_at_fault(
+    notes: Path,
+) -> None:
+    async def test() -> None:
+        service = Service(notes)
+        supervisor = service.supervisor()
+        running = asyncio.create_task(supervisor.run())
+        await service.until(lambda: len(service.noted()) == 3 and bool(service.announced))
+        supervisor.renew_group()
+        await service.until(lambda: len(service.noted()) == 6)
+        assert service.noted()[3] == "router SIGUSR2"
+        assert set(service.noted()[4:]) == {"started rank0-epoch2", "started rank1-epoch2"}
+        supervisor.signalled(signal.SIGTERM)
+        assert await running == 0
+
+    run(test)
+
+
 def test_what_the_router_says_of_a_death_is_part_of_it_and_tells_how_soon_to_start_again(
     notes: Path,
 ) -> None:

@@ -194,8 +194,11 @@ class Scheduler:
             self._suspects.clear_passed(plan.rows)
         return events
 
-    def reset(self, now: float) -> list[Event]:
-        """The group has died: who ran goes to the queue's head, unless it is what killed it."""
+    def reset(self, now: float, is_excused: bool = False) -> list[Event]:
+        """The group has died: who ran goes to the queue's head, unless it is what killed it.
+
+        `is_excused`: it was ended from outside, and that is held against nobody.
+        """
         running, at_work = self._group.running, self._group.at_work()
         self._group = GroupState(self._config)
         self._step_time = StepTime()
@@ -204,7 +207,7 @@ class Scheduler:
             residency.sequence.residency = None
             residency.sequence.is_restored = True
             self._waiting.put_back(residency.sequence, now)
-        guilty = self._suspects.judge(at_work, self._waiting)
+        guilty = None if is_excused else self._suspects.judge(at_work, self._waiting)
         return [] if guilty is None else [self._finish(guilty, FinishReason.POISON)]
 
     def next_deadline(self) -> float | None:

@@ -47,6 +47,9 @@ class Suspects:
 
     def judge(self, at_work: Listed[Residency], waiting: WaitingQueue) -> Sequence | None:
         """The group has died while these ran, all of whom wait now; who is guilty."""
+        if not at_work:
+            # A death that nobody had a part in tells nothing, and a trial goes on.
+            return None
         before = dict(self._points)
         again = [run.sequence for run in at_work if run.sequence.request.request_id in before]
         for run in at_work:

@@ -28,7 +28,11 @@ MOST_DEATHS = 40
 class World:
     """A scheduler of `count` requests at once, and a group that dies of some at a token each."""
 
-    def __init__(self, count: int, poisons: dict[int, int], window: int = 2) -> None:
+    def __init__(
+        self, count: int, poisons: dict[int, int], window: int = 2, idle_deaths_every: int = 0
+    ) -> None:
+        """`idle_deaths_every`: after so many deaths the next life dies before its first plan."""
+        self.idle_deaths_every = idle_deaths_every
         self.scheduler = make_scheduler(
             slot_count=count,
             block_count=16 * count,
@@ -64,6 +68,8 @@ class World:
                     self.deaths_with[number] += ran
                 plans = []
                 self.receive(self.scheduler.reset(0.0))
+                if self.idle_deaths_every and deaths % self.idle_deaths_every == 0:
+                    self.receive(self.scheduler.reset(0.0))
             else:
                 self.receive(self.scheduler.apply(self._answer(plan), 0.0))
 
@@ -124,6 +130,26 @@ def test_two_guilty_ones_are_both_found() -> None:
             guilty, FinishReason.POISON
         )
         assert set(world.ends.values()) == {FinishReason.LENGTH}
+
+
+@pytest.mark.fault("S18")
+@pytest.mark.parametrize("every", [1, 2])
+def test_deaths_while_nobody_runs_hide_nobody(every: int) -> None:
+    for seed in range(10):
+        random = Random(seed)
+        guilty = random.randint(1, 8)
+        world = World(8, {guilty: random.randrange(NEW_TOKENS)}, idle_deaths_every=every)
+        world.live()
+        assert world.ends[guilty] is FinishReason.POISON
+        assert world.deaths_with[guilty] <= bound(8), (seed, world.deaths_with)
+
+
+def test_a_group_that_is_ended_from_outside_is_held_against_nobody() -> None:
+    scheduler = three_running()
+    for _ in range(5):
+        assert len(planned(scheduler).rows) == 3
+        assert scheduler.reset(0.0, is_excused=True) == []
+    assert not scheduler._suspects
 
 
 def kill(scheduler: Scheduler) -> list[Event]:
