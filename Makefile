@@ -58,7 +58,7 @@ faults: $(VENV)/.dev ## Run the tests of every fault, long ones too, and print t
 faults-gpu: $(GPU_SETUP) ## The same of the faults that GPUs have
 	$(GPU_PYTHON) -m pytest -q --confcutdir=tests/gpu -W default --long --faults=$(or $(FAULTS),$(GPU_FAULTS)) tests/gpu $(ARGS)
 
-scheduler-bugs: $(VENV)/.dev ## Seed 195 bugs into the scheduler, one by one, and count those its simulation finds (about 2 minutes)
+scheduler-bugs: $(VENV)/.dev ## Seed 247 bugs into the scheduler, one by one, and count those its simulation finds (about 3 minutes)
 	$(BIN)/python tests/router/core/bugs/hunt.py $(ARGS)
 
 fuzz: $(VENV)/.dev ## Give foreign bytes to every reader (ARGS="--raw 100000000 --structured 1000000 --files 1000000 --live 10000")
@@ -68,7 +68,7 @@ bad-inputs: $(VENV)/.dev ## Print the table of bad inputs: number, input, way in
 	@PYTHONPATH=tests $(BIN)/python -m bad_inputs.table
 
 test-optimized: $(VENV)/.dev ## Run every test with Python's -O, in all processes: nothing may rest on an assert
-	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q -W "ignore:assertions not in test modules" $(ARGS)
+	PYTHONOPTIMIZE=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -W "ignore:assertions not in test modules" $(ARGS)
 
 audit: $(VENV)/.dev ## Ask pip-audit for known weaknesses of every installed package (needs the network)
 	$(PYTHON) -m venv $(VENV)/audit

@@ -54,8 +54,8 @@ class Loaded:
         return loads.run(self.address, load, self.folder, f"{self.name}-{name}")
 
     def saturation(self, name: str) -> float:
-        """Requests a second that it can do: users who ask again at once, twice what it runs."""
-        users = f"--concurrency={2 * self.slot_count}"
+        """Requests a second that it can do: four users a slot, who ask again at once."""
+        users = f"--concurrency={4 * self.slot_count}"
         records = self.run(name, SATURATION_SECONDS, users)
         begin, end = loads.WARM_UP_SECONDS, loads.WARM_UP_SECONDS + SATURATION_SECONDS
         return loads.tokens_per_second(records, begin, end) / self.new_token_count

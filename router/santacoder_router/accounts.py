@@ -31,6 +31,8 @@ class Account:
         self.name = name
         self.limits = limits
         self._clock = clock
+        # When it last found the queue full, by class, in the clock's seconds.
+        self.full_at: dict[Priority, float] = {}
         self._session_count = 0
         # Requests that may come at once: a token bucket of one second's worth.
         self._left = self._most

@@ -145,7 +145,7 @@ class Intake:
             seconds_left=deadline - now,
         )
         waiting = serving.step_loop.scheduler.waiting
-        return enter(newcomer, waiting, serving.limits, account.limits, now)
+        return enter(newcomer, waiting, serving.limits, account, now)
 
     def _submit(
         self,

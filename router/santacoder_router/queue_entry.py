@@ -7,7 +7,9 @@ and whoever would not be served in time. How long that is is measured, and told 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
+from santacoder_router.accounts import Account
 from santacoder_router.caller_limits import CallerLimits
 from santacoder_router.core.plan import Caller, Priority
 from santacoder_router.core.room import displaced_by
@@ -20,8 +22,9 @@ from santacoder_router.limits import Limits
 UNMEASURED_RETRY_SECONDS = 1.0
 LEAST_RETRY_SECONDS = 0.1
 MOST_RETRY_SECONDS = 60.0
-# Of the longest wait, what may still be waited for once the queue has not emptied for so long.
+# Of the longest wait, what a caller may still wait for who found the queue full not long ago.
 STANDING_SHARE = 0.05
+OVERLOAD_REASONS = (Reason.QUEUE_FULL, Reason.PREFILL_BACKLOG, Reason.QUEUE_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +43,33 @@ class Newcomer:
 
 
 def enter(
-    newcomer: Newcomer, waiting: WaitingQueue, limits: Limits, own: CallerLimits, now: float
+    newcomer: Newcomer, waiting: WaitingQueue, limits: Limits, account: Account, now: float
 ) -> list[Sequence]:
     """Who has to leave the queue for a newcomer; raises Overloaded or DeadlineExceeded."""
     wait_seconds = waiting.seconds_until_turn(newcomer.caller, newcomer.priority, now)
-    refusal = _own_refusal(newcomer, waiting, own, wait_seconds)
+    refusal = _own_refusal(newcomer, waiting, account.limits, wait_seconds)
     refusal = refusal or _late_refusal(newcomer, limits, wait_seconds)
-    refusal = refusal or _standing_refusal(newcomer, waiting, limits, wait_seconds, now)
-    if refusal is not None:
+    full_seconds = now - account.full_at.get(newcomer.priority, -inf)
+    if full_seconds <= limits.queue_wait_seconds:
+        refusal = refusal or _standing_refusal(newcomer, waiting, limits, wait_seconds)
+    displaced = None
+    if refusal is None:
+        displaced = _displaced(newcomer, waiting, limits)
+    if displaced is None:
+        refusal = refusal or _full(newcomer, waiting, limits, wait_seconds)
+        if refusal.reason in OVERLOAD_REASONS:
+            account.full_at[newcomer.priority] = now
         raise refusal
+    return displaced
+
+
+def _displaced(newcomer: Newcomer, waiting: WaitingQueue, limits: Limits) -> list[Sequence] | None:
     places = len(waiting) + newcomer.sequence_count - limits.queued_request_count
     tokens = waiting.token_count + newcomer.token_count - limits.queued_token_count
     if places <= 0 and tokens <= 0:
         return []
-    displaced = displaced_by(
-        newcomer.caller, newcomer.priority, newcomer.work, waiting, (places, tokens)
-    )
-    if displaced is None:
-        raise _full(newcomer, waiting, limits, wait_seconds)
-    return displaced
+    caller, priority, work = newcomer.caller, newcomer.priority, newcomer.work
+    return displaced_by(caller, priority, work, waiting, (places, tokens))
 
 
 def retry_seconds(wait_seconds: float | None) -> float:
@@ -108,29 +119,21 @@ def _late_refusal(
 
 
 def _standing_refusal(
-    newcomer: Newcomer,
-    waiting: WaitingQueue,
-    limits: Limits,
-    wait_seconds: float | None,
-    now: float,
+    newcomer: Newcomer, waiting: WaitingQueue, limits: Limits, wait_seconds: float | None
 ) -> RouterError | None:
-    """A queue is for bursts: one that does not empty makes everybody late and serves nobody more.
+    """A queue is for bursts: one that stays full makes everybody late and serves nobody more.
 
-    It is kept short then: to what the slots run at once, or a small part of the longest wait. Who
-    waits in other classes does not count.
+    Whoever was refused finds it kept short, until that was long ago: to what the slots run at once,
+    or a small part of the longest wait. Who waits in other classes does not count.
     """
-    standing_seconds = waiting.standing_seconds(newcomer.priority, now)
+    waiting_count = waiting.share(newcomer.priority).waiting_count
     allowed_seconds = STANDING_SHARE * limits.queue_wait_seconds
     is_short = wait_seconds is None or wait_seconds <= allowed_seconds
-    if (
-        is_short
-        or standing_seconds <= limits.queue_wait_seconds
-        or waiting.share(newcomer.priority).waiting_count < limits.running_request_count
-    ):
+    if is_short or waiting_count < limits.running_request_count:
         return None
     return Overloaded(
         Reason.QUEUE_FULL,
-        f"queue: has not emptied for {standing_seconds:.0f} s; got a wait of {wait_seconds:.1f} s;"
+        f"queue: was full a moment ago, and is kept short; got a wait of {wait_seconds:.1f} s;"
         f" allowed {allowed_seconds:g} s",
         retry_after_seconds=retry_seconds(wait_seconds),
     )

@@ -17,6 +17,7 @@ from santacoder_router import gauges
 from santacoder_router.accounts import Accounts
 from santacoder_router.config import RouterConfig
 from santacoder_router.doors import make_doors, remind
+from santacoder_router.fail_stop import SchedulerFault
 from santacoder_router.faults import Log
 from santacoder_router.group_lives import GroupLives, abandon_requests
 from santacoder_router.handlers import Reception
@@ -30,7 +31,6 @@ from santacoder_router.notes import no_note, write_note
 from santacoder_router.server import PortTaken, bind, make_server, taken_by
 from santacoder_router.serving import make_serving
 from santacoder_router.stalls import Stalls
-from santacoder_router.step_loop import SchedulerFault
 from santacoder_router.tracing import Tracing
 
 METRICS_HOST = "127.0.0.1"

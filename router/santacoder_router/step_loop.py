@@ -22,6 +22,7 @@ from santacoder_router.core.plan import (
 )
 from santacoder_router.core.scheduler import Scheduler
 from santacoder_router.core.sequence import Sequence
+from santacoder_router.fail_stop import FailStop, SchedulerFault
 from santacoder_router.metrics import Metrics
 from santacoder_router.shard_group import Arrived, GroupFailure, ShardGroup
 
@@ -31,13 +32,8 @@ FAULTS = (FinishReason.FAILED, FinishReason.NON_FINITE, FinishReason.POISON)
 Clock = Callable[[], float]
 Log = structlog.typing.FilteringBoundLogger
 
-
 # Shards that were idle get their second plan so long after the first, which lasts longer.
 SECOND_PLAN_SECONDS = 0.001
-
-
-class SchedulerFault(Exception):
-    """The scheduler raised; nothing goes on from here."""
 
 
 class EventReader(Protocol):
@@ -54,21 +50,6 @@ class EventReader(Protocol):
         """The request cannot go on; nothing comes after this."""
 
 
-class _FailStop:
-    """Turns what the scheduler raises into a SchedulerFault. A class, as it is entered often."""
-
-    def __init__(self, take_fault: Callable[[Exception], None]) -> None:
-        self._take_fault = take_fault
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception):
-            self._take_fault(error)
-            raise SchedulerFault from error
-
-
 class StepLoop:
     """Keeps the shards busy with what the scheduler plans. `clock` gives monotonic seconds."""
 
@@ -81,7 +62,7 @@ class StepLoop:
         self._woken = asyncio.Event()
         self._group: ShardGroup | None = None
         self._fault: Exception | None = None
-        self._fail_stop = _FailStop(self._take_fault)
+        self._fail_stop = FailStop(self._take_fault)
 
     @property
     def scheduler(self) -> Scheduler:

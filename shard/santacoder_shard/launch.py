@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from santacoder_shard import manifest
 from santacoder_shard.arguments import EXIT_USAGE, OneLineParser, absolute_path
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Fetching a model takes minutes; nothing else has been started yet.
         return 128 + signal.SIGINT
+    # Until the supervisor listens to it: what is made here is cleared away all the same.
+    signal.signal(signal.SIGTERM, _leave)
     errors = LogSink(sys.stderr.fileno())
     log = make_logger(config.engine.log_level, errors)
     log.info("model found", path=str(model.path), seconds=round(time.monotonic() - started_at, 2))
@@ -217,6 +220,10 @@ def _rank_command(
 def _python_module(name: str) -> list[str]:
     # -P: a folder of that name in the user's working directory is not what is meant.
     return [sys.executable, "-P", "-m", name]
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _say(line: str) -> None:

@@ -82,7 +82,7 @@ SHARD = {
 
 ROUTER = {
     "R1": Fault("the router is killed in mid-stream"),
-    "R2": Fault("twice to ten times the load that it can carry", "measured: make overload"),
+    "R2": Fault("twice to ten times the load that it can carry"),
     "R3": Fault("the queue is full"),
     "R4": Fault("a request waits too long"),
     "R5": Fault("the router's event loop stands still"),

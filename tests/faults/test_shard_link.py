@@ -38,6 +38,8 @@ async def cut_everywhere(folder: Path, step_bytes: int) -> None:
                 deaths = link.failure_count
                 proxy.cut_after_answers(place)
                 assert said(await ask_many(link.target, 3)) == undisturbed, (rank, place)
+                if link.failure_count == deaths:  # so many bytes were not needed this time
+                    proxy.cut()
                 await link.until_dead(deaths + 1)
 
 

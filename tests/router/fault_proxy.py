@@ -70,6 +70,7 @@ class FaultProxy:
 
     def cut(self) -> None:
         """Resets all connections that there are."""
+        self._cut_at = None
         for writer in self._writers:
             writer.transport.abort()
 

@@ -13,8 +13,9 @@ from router.running_router import make_log, request, running_router, until
 from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_router.core import plan as core
 from santacoder_router.core.scheduler import Scheduler, SchedulerConfig
+from santacoder_router.fail_stop import SchedulerFault
 from santacoder_router.metrics import Metrics
-from santacoder_router.step_loop import SchedulerFault, StepLoop
+from santacoder_router.step_loop import StepLoop
 
 
 class Reader:

@@ -26,8 +26,6 @@ class WaitingQueue:
         self._shares = {priority: FairShare() for priority in Priority}
         # When each class last had a turn, or somebody began to wait in it.
         self._since = dict.fromkeys(Priority, 0.0)
-        # When somebody came to each class in which nobody waited.
-        self._filled_at = dict.fromkeys(Priority, 0.0)
         self._loads: dict[str, CallerLoad] = {}
         self._drain = DrainRate()
         self._count = 0
@@ -81,11 +79,6 @@ class WaitingQueue:
         own = share.work_before(caller)
         return self._drain.seconds_for(round(above + own), now)
 
-    def standing_seconds(self, priority: Priority, now: float) -> float:
-        """For how long a class has not been empty."""
-        is_waiting = self._shares[priority].waiting_count > 0
-        return now - self._filled_at[priority] if is_waiting else 0.0
-
     def add(self, sequence: Sequence, now: float) -> None:
         """A sequence begins to wait."""
         request = sequence.request
@@ -100,7 +93,7 @@ class WaitingQueue:
             return
         share = self._shares[request.priority]
         if not share.waiting_count:
-            self._since[request.priority] = self._filled_at[request.priority] = now
+            self._since[request.priority] = now
         share.add(sequence, load)
 
     def put_back(self, sequence: Sequence, now: float) -> None:

@@ -194,11 +194,6 @@ FAIR_SHARE = bugs_in(
         "a line that was kept back once has no turn any more",
     ),
     (
-        "            self._virtual_time = self._weight = 0.0\n",
-        "            self._weight = 0.0\n",
-        "the virtual time outlives those it was for",
-    ),
-    (
         "            self._lines.clear()\n",
         "",
         "what callers owe outlives those they owe it to",
