@@ -113,7 +113,9 @@ def perform(stage: Stage, plot: Plot) -> dict[str, float]:
     assert sum(len(choices) for choices in truth.values()) == len(KINDS) + 1
     assert {len(each.token_ids) for choices in truth.values() for each in choices} == {TOKEN_COUNT}
     noticed_at = stage.noticed_at(happened_at - 0.05)
-    later = [entry.at for entry in history if entry.what is What.DELTA and entry.at > noticed_at]
+    # What was on its way when the group died is no new token.
+    back_at = stage.service.said_at("shard group is back", noticed_at)
+    later = [entry.at for entry in history if entry.what is What.DELTA and entry.at > back_at]
     return {
         "noticed": max(0.0, noticed_at - happened_at),
         "next token": min(later) - happened_at,
