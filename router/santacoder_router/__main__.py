@@ -101,7 +101,10 @@ def announce(address: str, metrics_address: str) -> None:
 
 
 def listen_for_signals(router: Router) -> None:
-    """SIGTERM and SIGINT drain, and at the second time exit; SIGUSR1: the group is gone; SIGUSR2: it goes."""
+    """SIGTERM and SIGINT drain, and at the second time exit.
+
+    SIGUSR1 says that the group is gone for good, SIGUSR2 that it is about to be replaced.
+    """
     loop = asyncio.get_running_loop()
     stopping: list[signal.Signals] = []
 
