@@ -21,6 +21,9 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+# What gRPC would write here, exceptions and exit codes say as well. Read when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 # Read by torch in this process and in every service that a test starts.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

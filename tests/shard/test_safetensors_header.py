@@ -118,9 +118,7 @@ def test_no_flipped_byte_of_a_header_ends_in_a_traceback(folder: Path) -> None:
 def test_a_header_whose_length_looks_like_a_pickle_is_read(folder: Path, size: int) -> None:
     path = folder / "model.safetensors"
     tensors = read_tensors(folder)
-    for name in list(tensors)[1:]:
-        del tensors[name]
-    write_tensors(folder, tensors)
+    write_tensors(folder, {name: tensors[name] for name in ("transformer.ln_f.weight",)})
     data = path.read_bytes()
     (old_size,) = struct.unpack("<Q", data[:8])
     write_header(path, data[8 : 8 + old_size].ljust(size), data[8 + old_size :])

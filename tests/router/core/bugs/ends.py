@@ -52,8 +52,8 @@ ENDS = bugs_in(
         "whoever had no output yet is lost with the group",
     ),
     (
-        "    def reset(self, now: float) -> list[Event]:\n",
-        "    def reset(self, now: float) -> list[Event]:\n"
+        "    def reset(self, now: float, is_excused: bool = False) -> list[Event]:\n",
+        "    def reset(self, now: float, is_excused: bool = False) -> list[Event]:\n"
         "        for lost in self._group.running:\n            lost.sequence.output_ids.clear()\n",
         "after the death of a group output is generated and delivered again",
     ),
