@@ -63,10 +63,15 @@ class Generation:
         self._end_unrun(beginnings)
 
     @property
-    def answered_content(self) -> int | None:
-        """A hash of what was asked, once every choice has come to an end of its own."""
+    def content(self) -> int:
+        """A hash of what was asked."""
+        return self._resolved.content
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every choice has come to an end of its own."""
         is_cut_off = self._error is not None or any(each.is_cancelled for each in self.choices)
-        return None if self._ended_at is None or is_cut_off else self._resolved.content
+        return self._ended_at is not None and not is_cut_off
 
     async def events(self) -> AsyncIterator[inference_pb2.CompletionEvent]:
         """Everything that happens, as it happens; what waits for a slow reader is joined.

@@ -77,8 +77,9 @@ class Intake:
         if remaining_seconds is None:
             remaining_seconds = serving.limits.default_deadline_seconds
         deadline = arrival + min(remaining_seconds, serving.limits.max_deadline_seconds)
-        # Before its prompt is tokenized: a refusal must cost little.
-        self._enter(serving, account, valid, deadline, [1] * valid.completion_count, 1)
+        if serving.step_loop.scheduler.queued_request_count:
+            # Before its prompt is tokenized: a refusal must cost little.
+            self._enter(serving, account, valid, deadline, [1] * valid.completion_count, 1)
         key = RequestKey(account.name, valid.request_id)
         self._ids.claim(key)
         try:
@@ -86,7 +87,8 @@ class Intake:
             resolved = resolve(valid, prompt, serving.limits, serving.tokenizer.sentinels)
             if resolved.prompt_ids in self._poison:
                 raise error_for(FinishReason.POISON, False, 0.0, self._log)
-            self._ids.check(key, resolved.content)
+            if not valid.is_id_drawn:
+                self._ids.check(key, resolved.content)
             beginnings = await _beginnings(serving, resolved)
             # The phase may have changed while a thread was tokenizing.
             serving = self._lifecycle.admit()
@@ -105,9 +107,8 @@ class Intake:
         """The caller is done with a request: what still runs of it is cancelled."""
         key = RequestKey(account.name, valid.request_id)
         self._ids.release(key)
-        content = generation.answered_content
-        if content is not None:
-            self._ids.note_answered(key, content)
+        if not valid.is_id_drawn and generation.is_answered:
+            self._ids.note_answered(key, generation.content)
         generation.close()
 
     def press(self, pressure: Pressure) -> None:

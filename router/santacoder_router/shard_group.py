@@ -124,6 +124,11 @@ class ShardGroup:
         for link in self._links:
             link.send(frame)
 
+    @property
+    def plan_count(self) -> int:
+        """Plans sent and not yet answered."""
+        return len(self._in_flight)
+
     def interrupt_lease(self, is_somebody_queued: bool) -> None:
         """Cuts the running lease short, once, if anybody waits; rank 0 fixes the step for all."""
         oldest = self._oldest()

@@ -168,16 +168,16 @@ class StepLoop:
         # Only now: shards run while text is made.
         self._deliver(events)
         if is_sent:
-            self._plan_on()
+            self._plan_on(group)
         if is_sent or results:
             # Counted when frames and pieces are out: somebody waits for those.
             work_seconds = time.perf_counter() - started
             asyncio.get_running_loop().call_soon(self._observe, results, now, is_sent, work_seconds)
 
-    def _plan_on(self) -> None:
+    def _plan_on(self, group: ShardGroup) -> None:
         """Another plan soon: the shards shall have the last one before it is made."""
         loop = asyncio.get_running_loop()
-        if self._scheduler.stats.plans_in_flight > 1:
+        if group.plan_count > 1:
             loop.call_soon(self.wake)
         else:
             # They were idle: what they are told next would delay what they begin with.

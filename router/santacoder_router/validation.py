@@ -60,6 +60,8 @@ class ValidRequest(NamedTuple):
     cache_salt: bytes
     time_budget_seconds: float | None
     resume: Resume | None = None
+    is_id_drawn: bool = False
+    """Whether the caller left the id to the server."""
 
 
 def normalise(
@@ -99,6 +101,7 @@ def normalise(
         cache_salt=_cache_salt(checks, request, limits, defaults.cache_salt),
         time_budget_seconds=_time_budget_seconds(checks, request, limits),
         resume=check_resume(checks, request, limits, completion_count),
+        is_id_drawn=not request.HasField("request_id"),
     )
     checks.raise_if_any()
     _require_support(valid.prompt, limits)

@@ -288,6 +288,7 @@ def test_unset_means_the_default_and_not_zero() -> None:
         priority=Priority.NORMAL,
         cache_salt=b"",
         time_budget_seconds=None,
+        is_id_drawn=True,
     )
 
 

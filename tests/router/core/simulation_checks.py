@@ -126,7 +126,7 @@ def check_empty(scheduler: Scheduler, config: SchedulerConfig) -> None:
     require(not suspects and not is_tried, "L5 suspects left")
     require(scheduler.next_deadline() is None and len(scheduler._timers) == 0, "L5 timers left")
     prefixes = [prefix for prefix in scheduler._group.pool._prefixes if prefix is not None]
-    is_whole = all(len(prefix.content) == config.block_size for prefix in prefixes)
+    is_whole = all(len(prefix.content) == 4 * config.block_size for prefix in prefixes)
     require(is_whole, "I8 a block in part written is cached")
 
 

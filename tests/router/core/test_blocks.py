@@ -120,19 +120,19 @@ def test_a_forgotten_block_is_free_at_once_or_when_let_go() -> None:
 def test_a_clash_of_digests_is_no_hit() -> None:
     pool = BlockPool(2)
     block = pool.take(1)[0]
-    mine = Prefix(b"clash", ROOT, (1, 2))
+    mine = Prefix(b"clash", ROOT, b"12")
     pool.register(mine, block)
-    assert pool.find(Prefix(b"clash", ROOT, (1, 2))) == (block, mine)
-    assert pool.find(Prefix(b"clash", ROOT, (1, 3))) is None
-    assert pool.find(Prefix(b"clash", root_prefix(b"seed", b"tenant"), (1, 2))) is None
+    assert pool.find(Prefix(b"clash", ROOT, b"12")) == (block, mine)
+    assert pool.find(Prefix(b"clash", ROOT, b"13")) is None
+    assert pool.find(Prefix(b"clash", root_prefix(b"seed", b"tenant"), b"12")) is None
 
 
 @pytest.mark.fault("R14")
 def test_a_clash_of_an_earlier_blocks_digests_is_no_hit() -> None:
     pool = BlockPool(2)
     block = pool.take(1)[0]
-    pool.register(Prefix(b"child", Prefix(b"clash", ROOT, (1,)), (5,)), block)
-    assert pool.find(Prefix(b"child", Prefix(b"clash", ROOT, (2,)), (5,))) is None
+    pool.register(Prefix(b"child", Prefix(b"clash", ROOT, b"1"), b"5"), block)
+    assert pool.find(Prefix(b"child", Prefix(b"clash", ROOT, b"2"), b"5")) is None
 
 
 def test_a_prefix_depends_on_seed_cache_key_and_every_earlier_id() -> None:

@@ -210,8 +210,8 @@ PREFIX = bugs_in(
         "tenant and salt are left out of the digest: callers keep each other out of the cache",
     ),
     (
-        "Prefix(blake2b(parent.digest + packed, digest_size=32).digest(), parent, token_ids)",
-        "Prefix(blake2b(packed, digest_size=32).digest(), None, token_ids)",
+        "Prefix(blake2b(parent.digest + packed, digest_size=32).digest(), parent, packed)",
+        "Prefix(blake2b(packed, digest_size=32).digest(), None, packed)",
         "a block is known by its own ids, not by those before it",
     ),
     (
