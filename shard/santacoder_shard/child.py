@@ -27,6 +27,7 @@ class Child:
         self.exited = asyncio.create_task(process.wait())
         # The last line that began with "note ": what it wants its starter to know.
         self.note = ""
+        self.noted = asyncio.Event()
         self._process = process
         self._say = say
         self._last_error = ""
@@ -92,6 +93,7 @@ class Child:
             return
         if line.startswith(_NOTE_PREFIX):
             self.note = line.removeprefix(_NOTE_PREFIX)
+            self.noted.set()
             return
         if line.startswith(_ERROR_PREFIX):
             self._last_error = line.removeprefix(_ERROR_PREFIX)

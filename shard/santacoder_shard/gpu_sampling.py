@@ -71,7 +71,9 @@ def option_words(slot: Slot, token_count: int) -> NDArray[numpy.int64]:
 
 def history_words(admit: Admit) -> tuple[NDArray[numpy.int64], NDArray[numpy.int32]]:
     """The ids in a text and, for each, how often it is in the output, with SEEN."""
-    ids, places = numpy.unique(numpy.array(admit.token_ids), return_inverse=True)
+    ids, places = numpy.unique(
+        numpy.asarray(admit.token_ids, dtype=numpy.int64), return_inverse=True
+    )
     counts = numpy.bincount(places[admit.prompt_length :], minlength=len(ids))
     return ids, (counts + SEEN).astype(numpy.int32)
 

@@ -7,6 +7,7 @@ The router stays, and finds the new group at the same addresses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import signal
@@ -27,6 +28,8 @@ HOPELESS_EXIT_CODES = (2, 3, 4)
 # The router ends its drain by itself well before this.
 DRAIN_LIMIT_SECONDS = 60.0
 STOP_SECONDS = 5.0
+# How long the router has to see that the group is gone, and to say what it knows of that.
+NOTE_SECONDS = 0.5
 # How long the router has to take in that ranks are ended from outside.
 EXCUSE_SECONDS = 0.05
 # How long the ranks that are left have to say why they end, once one has ended.
@@ -120,10 +123,10 @@ class Supervisor:
                 self._note("serving", line=router.ready.result())
                 self._announce(router.ready.result())
             if self._renewal.done():
-                await self._renew_ranks()
+                await self._renew_ranks(router)
             elif any(rank.exited.done() for rank in self._ranks):
-                dead = await self._bury_ranks(router)
-                if not await self._restarted(dead, router):
+                dead, life = await self._bury_ranks(router)
+                if not await self._restarted(dead, life, router):
                     return await self._give_up(dead, router)
 
     async def _start_ranks(self) -> None:
@@ -135,13 +138,13 @@ class Supervisor:
             rank.ready.add_done_callback(functools.partial(self._note_ready, rank))
             self._ranks.append(rank)
 
-    async def _renew_ranks(self) -> None:
+    async def _renew_ranks(self, router: Child) -> None:
         """Nobody is at fault, so it counts as no restart."""
         self._renewal = asyncio.get_running_loop().create_future()
         self._log.warning("replacing the ranks, as asked")
-        if self._router is not None and self._announced:
+        if self._announced:
             # Or it would look for a request that killed them.
-            self._router.send(signal.SIGUSR2)
+            router.send(signal.SIGUSR2)
             await asyncio.sleep(EXCUSE_SECONDS)
         await asyncio.gather(*(rank.kill() for rank in self._ranks))
         self._ranks = []
@@ -150,8 +153,8 @@ class Supervisor:
     def _note_ready(self, rank: Child, _: asyncio.Future[str]) -> None:
         self._note(f"{rank.name} is ready")
 
-    async def _bury_ranks(self, router: Child) -> list[Child]:
-        """End the whole group; the ranks that ended by themselves, each with its reason logged."""
+    async def _bury_ranks(self, router: Child) -> tuple[list[Child], Life]:
+        """End the whole group; the ranks that ended by themselves, and what life it had."""
         for rank in self._ranks:
             if rank.ready.done() and not rank.exited.done():
                 rank.send(STACKS_SIGNAL)
@@ -166,26 +169,31 @@ class Supervisor:
             rank.name: self._undertaker.stacks(number, self._epoch)
             for number, rank in enumerate(self._ranks)
         }
-        self._undertaker.write(Death(self._epoch, obituaries, self._note_of(router), stacks))
+        is_known = all(rank.ready.done() for rank in self._ranks)
+        note = await self._note_of(router) if is_known else {}
+        self._undertaker.write(Death(self._epoch, obituaries, note, stacks))
         self._ranks = []
-        return dead
-
-    def _note_of(self, router: Child) -> dict[str, object]:
-        """What the router said of this life's end; nothing if it never saw the group."""
-        note: dict[str, object] = json.loads(router.note or "{}")
-        return note if note.get("epoch") == self._epoch else {}
-
-    def _life(self, router: Child) -> Life:
-        note = self._note_of(router)
         if not note:
-            return Life.NEVER_UP
-        return Life.WORKED if note.get("last_step") else Life.IDLE
+            return dead, Life.NEVER_UP
+        return dead, Life.WORKED if note.get("last_step") else Life.IDLE
 
-    async def _restarted(self, dead: list[Child], router: Child) -> bool:
+    async def _note_of(self, router: Child) -> dict[str, object]:
+        """What the router says of this life's end; nothing if it never saw the group."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTE_SECONDS):
+                while True:
+                    note: dict[str, object] = json.loads(router.note or "{}")
+                    if note.get("epoch") == self._epoch:
+                        return note
+                    router.noted.clear()
+                    await router.noted.wait()
+        return {}
+
+    async def _restarted(self, dead: list[Child], life: Life, router: Child) -> bool:
         """Start the next group after a while; False if that is hopeless or was tried enough."""
         if any(rank.exited.result() in HOPELESS_EXIT_CODES for rank in dead):
             return False
-        delay_seconds = self._budget.next_delay(self._clock(), self._life(router))
+        delay_seconds = self._budget.next_delay(self._clock(), life)
         if delay_seconds is None:
             return False
         self._log.warning("restarting the group", delay_seconds=delay_seconds)

@@ -31,7 +31,7 @@ def choose_tile(
     out_size: int,
     segment_size: int,
     segment_count: int,
-    can_describe: bool = False,
+    can_describe: bool,
 ) -> Tile:
     """The tile for `row_count` rows of `out_size` columns, summed in segments of `segment_size`.
 
@@ -41,7 +41,7 @@ def choose_tile(
     is_wide, is_whole = out_size >= _WIDE, segment_count == 1
     described = None
     if can_describe and out_size < _VAST:
-        described = (_described if is_whole else _described_halves)(row_count, is_wide)
+        described = _described(row_count, is_wide) if is_whole else _described_halves(row_count)
     if described is not None:
         tile = Tile(*described, is_described=True)
     elif row_count <= 16:
@@ -101,7 +101,7 @@ def _described(row_count: int, is_wide: bool) -> tuple[int, int, int, int, int] 
     return (128, 128, 64, 4, 4)
 
 
-def _described_halves(row_count: int, _is_wide: bool) -> tuple[int, int, int, int, int] | None:
+def _described_halves(row_count: int) -> tuple[int, int, int, int, int] | None:
     """The same for two segments."""
     if row_count <= 256:
         return None
