@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
@@ -12,6 +13,7 @@ from santacoder_client._async_calls import AsyncPatience
 from santacoder_client._channel import AsyncConnection, AsyncStubs
 from santacoder_client._codec import encode_call
 from santacoder_client._options import CompletionOptions
+from santacoder_client._resume import Received
 from santacoder_client._session import MakeRetries
 from santacoder_client._stream import AsyncCompletionStream, read
 from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
@@ -123,8 +125,9 @@ class AsyncSession:
         # On a line that is dead already it is lost; then it is the first on the next one.
         self._line.send(self._turns.begin(turn))
         self._begun.set()
-        receive = _Receive(inbox, timeout_seconds)
-        return AsyncCompletionStream(receive, lambda: self._cancel(turn), turn.rest)
+        receive = _Receive(inbox, turn.shown, timeout_seconds)
+        unseen = partial(self._turns.unseen, turn)
+        return AsyncCompletionStream(receive, lambda: self._cancel(turn), unseen)
 
     def _cancel(self, turn: _Turn | None) -> None:
         frame = self._turns.cancel(turn)
@@ -185,8 +188,11 @@ class AsyncSession:
 class _Receive:
     """Takes the next event out of a turn's inbox, until its time is up."""
 
-    def __init__(self, inbox: asyncio.Queue[Item], timeout_seconds: float | None) -> None:
+    def __init__(
+        self, inbox: asyncio.Queue[Item], shown: Received, timeout_seconds: float | None
+    ) -> None:
         self._inbox = inbox
+        self._shown = shown
         self._timeout_seconds = timeout_seconds
         self._started = asyncio.get_running_loop().time()
 
@@ -194,6 +200,8 @@ class _Receive:
         item = await self._take()
         if isinstance(item, SantaCoderError):
             raise item
+        if item is not None:
+            self._shown.add(item)
         return item
 
     async def _take(self) -> Item:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self, Unpack
 
 from santacoder.inference.v1 import inference_pb2 as pb
@@ -18,6 +19,7 @@ from santacoder_client._calls import Patience
 from santacoder_client._channel import Connection, Stubs
 from santacoder_client._codec import encode_call
 from santacoder_client._options import CompletionOptions
+from santacoder_client._resume import Received
 from santacoder_client._retry import Retries
 from santacoder_client._stream import CompletionStream
 from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
@@ -133,8 +135,9 @@ class Session:
             # On a line that is dead already it is lost; then it is the first on the next one.
             self._line.send(self._turns.begin(turn))
             self._changed.notify_all()
-        receive = _Receive(inbox, timeout_seconds)
-        return CompletionStream(receive, lambda: self._cancel(turn), turn.rest)
+        receive = _Receive(inbox, turn.shown, timeout_seconds)
+        unseen = partial(self._turns.unseen, turn)
+        return CompletionStream(receive, lambda: self._cancel(turn), unseen)
 
     def _cancel(self, turn: _Turn | None) -> None:
         with self._changed:
@@ -200,8 +203,11 @@ class Session:
 class _Receive:
     """Takes the next event out of a turn's inbox, until its time is up."""
 
-    def __init__(self, inbox: queue.SimpleQueue[Item], timeout_seconds: float | None) -> None:
+    def __init__(
+        self, inbox: queue.SimpleQueue[Item], shown: Received, timeout_seconds: float | None
+    ) -> None:
         self._inbox = inbox
+        self._shown = shown
         self._timeout_seconds = timeout_seconds
         self._started = time.monotonic()
 
@@ -209,6 +215,8 @@ class _Receive:
         item = self._take()
         if isinstance(item, SantaCoderError):
             raise item
+        if item is not None:
+            self._shown.add(item)
         return item
 
     def _take(self) -> Item:

@@ -43,9 +43,12 @@ class Turn:
     choice_count: int = 1
     over: bool = False
     received: Received = field(init=False)
+    shown: Received = field(init=False)
+    """What of it the caller has taken; the rest waits in the inbox."""
 
     def __post_init__(self) -> None:
         self.received = Received(self.completion)
+        self.shown = Received(self.completion)
 
     def rest(self) -> pb.CompletionRequest:
         """The request for what has not been received."""
@@ -118,6 +121,16 @@ class Turns(Generic[TurnT]):
         if self.running is not None:
             frames.append(self._numbered(self.running, self.running.rest()))
         return frames
+
+    def unseen(self, turn: TurnT) -> pb.CompletionRequest:
+        """The request for what a turn's caller has not taken, as it stands outside the session."""
+        rest = turn.shown.rest(turn.retries.elapsed_seconds)
+        opening = self._opening
+        if opening.HasField("priority") and not rest.HasField("priority"):
+            rest.priority = opening.priority
+        if opening.HasField("cache_salt") and not rest.HasField("cache_salt"):
+            rest.cache_salt = opening.cache_salt
+        return rest
 
     def deliver(self, response: pb.CompletionSessionResponse) -> None:
         """Hands a reply on; what comes late for an older turn is dropped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,12 +63,20 @@ def test_what_goes_on_behind_a_bookmark_outlives_its_server_too(ask: Ask, serve:
     assert counts == [0, 4, 5]
 
 
-def test_a_turn_of_a_session_has_a_bookmark(serve: Serve) -> None:
+def test_a_turns_bookmark_is_behind_what_its_caller_has_taken_and_keeps_what_the_session_says(
+    serve: Serve,
+) -> None:
     router = serve(Answer(WHOLE))
-    with Client(router.target) as client, client.session() as session:
-        stream = session.stream("p")
-        next(stream)
-        assert pb.CompletionRequest.FromString(stream.bookmark()).resume.choices[0].token_ids
+    with Client(router.target) as client:
+        with client.session(priority="low", cache_salt=b"salt") as session:
+            stream = session.stream("p")
+            first = next(stream)
+            # The whole answer has come, and all but one piece of it waits.
+            while session._turns.running is not None:
+                time.sleep(0.01)
+            bookmark = pb.CompletionRequest.FromString(stream.bookmark())
+    assert tuple(bookmark.resume.choices[0].token_ids) == tuple(first.token_ids)
+    assert (bookmark.priority, bookmark.cache_salt) == (pb.PRIORITY_LOW, b"salt")
 
 
 @pytest.mark.parametrize("bookmark", [b"", b"\xff\xff", "text"])
