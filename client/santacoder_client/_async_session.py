@@ -16,7 +16,14 @@ from santacoder_client._options import CompletionOptions
 from santacoder_client._resume import Received
 from santacoder_client._session import MakeRetries
 from santacoder_client._stream import AsyncCompletionStream, read
-from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
+from santacoder_client._turns import (
+    Item,
+    Turn,
+    Turns,
+    reader_failed,
+    session_lost,
+    turn_deadline_exceeded,
+)
 from santacoder_client.errors import Cancelled, SantaCoderError, async_rpc_errors
 from santacoder_client.types import Completion, Infill, Prompt
 
@@ -25,6 +32,7 @@ class _Line:
     """One call to one server. Frames go out in the order in which they were put."""
 
     def __init__(self, stubs: AsyncStubs, frames: Iterable[pb.CompletionSessionRequest]) -> None:
+        self.stubs = stubs
         self._outbox: asyncio.Queue[pb.CompletionSessionRequest | None] = asyncio.Queue()
         for frame in frames:
             self.send(frame)
@@ -143,8 +151,9 @@ class AsyncSession:
         try:
             while await self._reopened_after(await self._failure_of(self._line)):
                 pass
-        except RuntimeError:
-            self._end_running(Cancelled("the client was closed"))
+        except Exception as cause:
+            self._end_running(reader_failed(self._connection.is_closed, cause))
+            self._closed = True
 
     async def _failure_of(self, line: _Line) -> SantaCoderError:
         """Hands out replies until the line ends; why it has."""
@@ -165,7 +174,9 @@ class AsyncSession:
             if turn is failed and not await self._may_go_on(turn, error):
                 continue
             if not self._closed:
-                self._line = _Line(self._connection.stubs(), self._turns.anew())
+                # A turn that goes on has asked its server already whether it serves.
+                stubs = turn.patience.stubs if turn is failed else self._connection.stubs()
+                self._line = _Line(stubs, self._turns.anew())
                 return True
         return False
 
@@ -178,6 +189,8 @@ class AsyncSession:
 
     async def _may_go_on(self, turn: _Turn, error: SantaCoderError) -> bool:
         """Waits for the next server; False if the turn has ended instead."""
+        # Left is the server that failed, which may not be the one that others use by now.
+        turn.patience.stubs = self._line.stubs
         try:
             await turn.patience.wait(error)
         except SantaCoderError as final:

@@ -107,6 +107,11 @@ class Connection:
         """Whether there is more than one server."""
         return len(self._channels) > 1
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be called any more."""
+        return self._closed
+
     def stubs(self) -> Stubs:
         """The server in use. Raises RuntimeError after close, or in a forked process."""
         _check_open(self._closed)
@@ -146,6 +151,11 @@ class AsyncConnection:
     def has_others(self) -> bool:
         """Whether there is more than one server."""
         return len(self._servers) > 1
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be called any more."""
+        return self._closed
 
     def stubs(self) -> AsyncStubs:
         """The server in use.

@@ -22,7 +22,14 @@ from santacoder_client._options import CompletionOptions
 from santacoder_client._resume import Received
 from santacoder_client._retry import Retries
 from santacoder_client._stream import CompletionStream
-from santacoder_client._turns import Item, Turn, Turns, session_lost, turn_deadline_exceeded
+from santacoder_client._turns import (
+    Item,
+    Turn,
+    Turns,
+    reader_failed,
+    session_lost,
+    turn_deadline_exceeded,
+)
 from santacoder_client.errors import Cancelled, SantaCoderError, rpc_errors
 from santacoder_client.types import Completion, Infill, Prompt
 
@@ -34,6 +41,7 @@ class _Line:
     """One call to one server. Frames go out in the order in which they were put."""
 
     def __init__(self, stubs: Stubs, frames: Iterable[pb.CompletionSessionRequest]) -> None:
+        self.stubs = stubs
         self._outbox: queue.SimpleQueue[pb.CompletionSessionRequest | None] = queue.SimpleQueue()
         for frame in frames:
             self.send(frame)
@@ -154,9 +162,10 @@ class Session:
         try:
             while self._reopened_after(self._failure_of(self._line)):
                 pass
-        except (RuntimeError, ValueError):  # the client was closed, perhaps this very moment
+        except Exception as cause:
             with self._changed:
-                self._end_running(Cancelled("the client was closed"))
+                self._end_running(reader_failed(self._connection.is_closed, cause))
+                self._closed = True
 
     def _failure_of(self, line: _Line) -> SantaCoderError:
         """Hands out replies until the line ends; why it has."""
@@ -180,7 +189,9 @@ class Session:
                 continue
             with self._changed:
                 if not self._closed:
-                    self._line = _Line(self._connection.stubs(), self._turns.anew())
+                    # A turn that goes on has asked its server already whether it serves.
+                    stubs = turn.patience.stubs if turn is failed else self._connection.stubs()
+                    self._line = _Line(stubs, self._turns.anew())
                     return True
         return False
 
@@ -192,6 +203,8 @@ class Session:
 
     def _may_go_on(self, turn: _Turn, error: SantaCoderError) -> bool:
         """Waits for the next server; False if the turn has ended instead."""
+        # Left is the server that failed, which may not be the one that others use by now.
+        turn.patience.stubs = self._line.stubs
         try:
             turn.patience.wait(error)
         except SantaCoderError as final:

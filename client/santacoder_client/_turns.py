@@ -16,6 +16,7 @@ from santacoder.inference.v1 import inference_pb2 as pb
 from santacoder_client._resume import Received
 from santacoder_client._retry import Retries
 from santacoder_client.errors import (
+    Cancelled,
     DeadlineExceeded,
     SantaCoderError,
     Unavailable,
@@ -160,6 +161,16 @@ class Turns(Generic[TurnT]):
 def session_lost() -> Unavailable:
     """What a server means that ends a session."""
     return Unavailable("the server has ended the session", code=grpc.StatusCode.UNAVAILABLE)
+
+
+def reader_failed(is_closed: bool, cause: Exception) -> SantaCoderError:
+    """What a turn is told when nobody reads its replies any more: its client is closed, or ill."""
+    if is_closed:
+        return Cancelled("the client was closed")
+    message = f"the session's reader failed: {type(cause).__name__}: {cause}"
+    error = SantaCoderError(message, code=grpc.StatusCode.INTERNAL)
+    error.__cause__ = cause
+    return error
 
 
 def turn_deadline_exceeded(timeout_seconds: float) -> DeadlineExceeded:
