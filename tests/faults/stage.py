@@ -90,10 +90,14 @@ class Stage:
         """When the router said that its group had failed, the first time after `since`."""
         return self.service.said_at("shard group failed", since)
 
+    def reports(self) -> list[Path]:
+        """The crash reports, oldest first."""
+        folder = Path(f"{self._folder}.state") / "santacoder-serving" / "crashes"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
     def report(self) -> str:
         """The newest crash report."""
-        folder = Path(f"{self._folder}.state") / "santacoder-serving" / "crashes"
-        return max(folder.iterdir()).read_text()
+        return self.reports()[-1].read_text()
 
     def wait_at_rest(self) -> None:
         """Everything that a request holds is given back (E0)."""

@@ -27,7 +27,7 @@ ROOM_BYTES = 512 << 20
 
 def plot_of(at: str, action: str, **settings: object) -> Plot:
     fault = FaultPoint(at, action, token_id=FIRST_MARKER_ID)
-    return Plot("", (), replace(fault, **settings), 0.0)  # type: ignore[arg-type]
+    return Plot("", (), replace(fault, **settings), 0.0, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.fault("S18")

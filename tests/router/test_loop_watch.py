@@ -21,7 +21,7 @@ import asyncio, time
 from santacoder_router.loop_watch import LoopWatch
 
 async def scenario():
-    LoopWatch(asyncio.get_running_loop(), limit_seconds=0.2, look_seconds=0.05).start()
+    LoopWatch(asyncio.get_running_loop(), limit_seconds=2.0, look_seconds=0.1).start()
     await asyncio.sleep(0.5)
     print("alive", flush=True)
     def stand_still():

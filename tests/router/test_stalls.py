@@ -68,9 +68,9 @@ def test_a_reader_that_stops_is_ended_and_hears_why_and_others_go_on(tmp_path: P
             await until(lambda: is_blocked(running))
             # Beside it all is as ever.
             assert (await running.complete(text="other")).choices
-            put_forward(running, 29.0)
+            put_forward(running, 20.0)
             assert stalls(running) == 0
-            put_forward(running, 2.0)
+            put_forward(running, 11.0)
             await until(lambda: running.router._intake.running_count == 0)
             assert stalls(running) == 1
             assert running.step_loop.scheduler.stats.held_block_count == 0

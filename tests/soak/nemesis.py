@@ -138,8 +138,8 @@ FAULTS: dict[str, tuple[Kind, Callable[[Surroundings], Awaitable[None]]]] = {
 def schedule(draw: random.Random, kinds: set[Kind]) -> Callable[[], str]:
     """Draws faults of those kinds, nearly all of them before one comes again.
 
-    Never two of the group in a row: more deaths in five minutes than a supervisor allows are
-    another fault, of which requests are told.
+    Never two of the group in a row: a group that dies before it has worked is another fault, of
+    which requests are told.
     """
     left: list[str] = []
     last: list[Kind] = []
