@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import struct
 from pathlib import Path
 
@@ -56,3 +57,10 @@ def unix_listeners(pid: int) -> list[str]:
         if fields[6] in owned and int(fields[3], 16) & ACCEPTS_CONNECTIONS:
             found.append(fields[7] if len(fields) > 7 else "")
     return found
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on, for a server that comes back to it."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port: int = holder.getsockname()[1]
+        return port

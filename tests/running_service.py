@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -145,3 +147,23 @@ def serving(
         yield service
     finally:
         service.close()
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder of a short path, as sockets need; it goes, and what a service keeps beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="st-"))
+    try:
+        yield folder
+    finally:
+        for made in (folder, Path(f"{folder}.state")):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def is_running(pid: int) -> bool:
+    """Orphans that nobody reaps have ended all the same."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

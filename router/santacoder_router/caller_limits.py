@@ -67,7 +67,10 @@ UNKNOWN = CallerLimits(
     rate=10_000.0,
     priority=Priority.HIGH,
 )
-"""Of a connection where nobody is asked who calls: the ceilings, since one may stand for many."""
+"""Of a connection where nobody is asked who calls: it may stand for many, and has the ceilings.
+
+Not of sessions: those are one editor's each.
+"""
 
 
 class BadLimit(Exception):

@@ -21,7 +21,7 @@ ELSEWHERE_ROWS = (
         37,
         "1 MiB of one character, of blanks, of marks",
         "OK, or RESOURCE_EXHAUSTED TOKENIZER_BUDGET",
-        "router/text/test_tokenizer.py::test_the_worst_texts_keep_within_the_budget_and_off_the_event_loop",
+        "router/text/test_tokenizer.py::test_the_worst_texts_are_encoded_or_refused_off_the_event_loop",
     ),
     elsewhere(
         37,

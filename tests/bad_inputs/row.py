@@ -32,7 +32,7 @@ Try = Callable[[Place], str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One input. The number is that of the list in the reliability study, 5.2."""
+    """One input. Numbers stay with their inputs: where one was taken back, it is left out."""
 
     number: int
     input: str
@@ -42,7 +42,7 @@ class Row:
     seen_by: str = ""
     """FILE::TEST below tests/, where another test shows it."""
     why: str = ""
-    """Why the answer is another than the list's."""
+    """Why the answer is another than one would expect."""
 
     @property
     def name(self) -> str:

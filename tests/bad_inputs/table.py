@@ -28,7 +28,7 @@ ROWS: tuple[Row, ...] = tuple(
         key=lambda row: row.number,
     )
 )
-# Numbers that the list itself leaves out.
+# Numbers that are no row any more.
 UNUSED = frozenset({3, 18, 24, 35, 36, 43, 64, 70, 71, 77, 87, 97, 101, 117, 122})
 
 

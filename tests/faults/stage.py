@@ -100,7 +100,7 @@ class Stage:
         return self.reports()[-1].read_text()
 
     def wait_at_rest(self) -> None:
-        """Everything that a request holds is given back (E0)."""
+        """Everything that a request holds is given back."""
         for name in ("running_requests", "queued_requests"):
             self.service.wait_metric(f"santacoder_router_{name}", 0.0)
         self.service.wait_metric("santacoder_router_kv_blocks", 0.0, state="held")

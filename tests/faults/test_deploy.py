@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from faults.calm import ask
 from faults.router_command import router_command
 from process_sockets import TCP_LISTEN, internet_sockets
 from router.mock_shard import Behaviour
-from running_service import WAIT_SECONDS, Service, serving
+from running_service import WAIT_SECONDS, Service, is_running, serving, short_folder
 
 from santacoder_client import Client, CompletionOptions
 
@@ -37,9 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """Where the service makes its run folder; a short path, as sockets need."""
-    folder = Path(tempfile.mkdtemp(prefix="st-"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 def descendants(pid: int) -> list[int]:
@@ -48,13 +45,6 @@ def descendants(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]
     return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 def wait_said(service: Service, text: str) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from running_service import serving
+from running_service import serving, short_folder
 
 from santacoder_client import Client, CompletionOptions
 
@@ -27,9 +25,8 @@ PROMPT = [5, 9, 200, 31, 7]
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """A short path, as sockets need."""
-    folder = Path(tempfile.mkdtemp(prefix="st-"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 def connections(pid: int) -> list[int]:

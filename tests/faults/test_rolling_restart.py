@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from faults.load import Case, MixedLoad
 from faults.router_command import RouterCommand, router_command
+from process_sockets import free_port
 from router.mock_shard import Behaviour
 
 from santacoder_client import CompletionOptions
@@ -25,12 +25,6 @@ CASES = [
 ]
 Figure = Callable[[str, object], None]
 WORKER_COUNT = 8
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port: int = holder.getsockname()[1]
-        return port
 
 
 class Site:

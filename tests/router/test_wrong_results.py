@@ -100,6 +100,7 @@ async def spoiled_answers(tmp_path: Path, spoil: Spoil, count: int = 3) -> list[
         finally:
             supervisor.cancel()
         assert spoiled == whole
+        assert running.group.epoch > 1, "the result was not spoiled, or nobody minded"
         return spoiled
 
 

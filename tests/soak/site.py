@@ -8,21 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from process_sockets import free_port
 from running_service import Service
 
 START_COUNT = 20
 # A process's threads and descriptors; what gRPC keeps for later comes and goes.
 Held = dict[str, tuple[int, int]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port: int = holder.getsockname()[1]
-        return port
 
 
 @dataclass

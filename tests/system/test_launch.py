@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import grpc
 import pytest
 from checkpoints import make_checkpoint
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from running_service import WAIT_SECONDS, Service, serving
+from running_service import WAIT_SECONDS, Service, is_running, serving, short_folder
 
 from santacoder.inference.v1 import inference_pb2, inference_pb2_grpc
 
@@ -32,9 +31,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """Where the service makes its run folder; a short path, as sockets need."""
-    folder = Path(tempfile.mkdtemp(prefix="st-"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 def wait_gone(pids: list[int]) -> None:
@@ -42,15 +40,6 @@ def wait_gone(pids: list[int]) -> None:
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < deadline, f"still running: {[p for p in pids if is_running(p)]}"
         time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    """Orphans that nobody reaps have ended all the same."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def request(max_new_tokens: int) -> inference_pb2.CompletionRequest:
